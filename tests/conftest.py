@@ -13,9 +13,12 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lengths import why_too_long
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,3 +73,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if cases[test] % mark.kwargs["every"] == 0:
                 item.own_markers.remove(mark)
             cases[test] += 1
+
+
+@pytest.fixture(autouse=True)
+def short_errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in whose process an error was too long. `harness.Task` checks those of ansible-playbook."""
+    from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+    from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+
+    found = list[str]()
+
+    def checked(make: Callable[..., CmkError | None]) -> Callable[..., CmkError | None]:
+        def made(error: CmkError, *args: Any, **facts: Any) -> CmkError | None:
+            other = make(error, *args, **facts)
+            result = (other or error).result()
+            found.extend(filter(None, [why_too_long(plain(result["msg"]), result)]))
+            return other
+
+        return made
+
+    for name in ("__init__", "extended"):
+        monkeypatch.setattr(CmkError, name, checked(getattr(CmkError, name)))
+    yield
+    assert not found, "\n".join(found)

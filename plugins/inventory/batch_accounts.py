@@ -140,7 +140,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             rules = _inventory.rules(self.get_option("filters"))
             listed = self._cached_or_listed(path, cache)
         except CmkError as failure:
-            message = f"{failure} See {link_to(failure.code)}"
+            # Ansible shows only this text of a failure of an inventory.
+            message = f"{failure.reported} See {link_to(failure.code)}"
             _note(path, message)
             raise AnsibleParserError(message) from None
         _note(path, "")

@@ -133,7 +133,7 @@ class Cloud:
                     break
                 if reason is not None and reason.code in _NOT_READY:
                     if refusal.code in _ON_ANOTHER_KEY:
-                        raise refusal.extended(reason.msg) from refusal.__cause__
+                        raise refusal.extended(reason.msg, **reason.texts) from refusal.__cause__
                     raise reason from refusal
             raise
 

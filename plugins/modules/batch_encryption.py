@@ -365,7 +365,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             raise
         surveyed = value_or_error(lambda: cloud.survey(goal.group, goal.account, diagnose=True), CmkError)
         hidden = () if isinstance(surveyed, CmkError) else survey_warnings(surveyed)
-        raise failure.extended(*hidden) from failure.__cause__
+        if not hidden:
+            raise
+        raise failure.extended(details=" ".join(hidden)) from failure.__cause__
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, value_text
 
 Specification = Mapping[str, Mapping[str, Any]]
 # The types of variables in words.
@@ -78,5 +78,5 @@ def _of_keys(name: str, value: Any, keys: Specification) -> CmkError | None:
 def _wrong(name: str, value: Any, problem: str, valid: str) -> CmkError:
     """The error of the variable `cmk_name`, or of its item `cmk_name[0]`."""
     remedy = f"Use {valid}."
-    text = f"{name} is {value!r}: {problem}. {remedy}"
+    text = f"{name} is {value_text(value)}: {problem}. {remedy}"
     return CmkError(text, code="invalid_option", variable=name.partition("[")[0], value=value, remedy=remedy)

@@ -34,7 +34,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented, reports
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _argument_spec
@@ -90,17 +90,21 @@ def action_for(module: ModuleType, *checks: type[ActionBase]) -> type[ActionBase
 
 
 class Documented(ActionBase):  # type: ignore[misc]
-    """Adds the link to the code of a failure."""
+    """Adds the link to the code of a failure. With -v, shows what Azure has reported."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        return documented(super().run(tmp, task_vars))
+        result = documented(super().run(tmp, task_vars))
+        if not self._task.no_log:
+            host = (task_vars or {}).get("inventory_hostname")
+            for said in reports(result if result.get("failed") else result.get("left_alone", {})):
+                Display().v(f"[{host}]: {said}")
+        return result
 
 
 def _refused_async(action: str) -> Refused:
     return Refused(
-        f"{action} cannot run with async, because the other tasks of the run cannot know what a task in the background "
-        "changes: they could change the same vault at the same time, or disable a key that the task sets. Remove async "
-        "from the task. Hosts run side by side without it, as many as forks allows.",
+        f"{action} cannot run with async, because other tasks would not know what it changes. Remove async from the "
+        "task. Hosts run side by side without it.",
         code="invalid_option",
         option="async",
         remedy="Remove async from the task.",

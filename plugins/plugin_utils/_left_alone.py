@@ -22,7 +22,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption, link_to
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption, link_to, reports
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.exceptions import OPTION, Exemption, exemption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _argument_spec
@@ -39,10 +39,15 @@ LEAVES_ALONE = "__leaves_alone"
 _NOTES, _CANARY = "left alone", "canary"
 # The modules that change an account. Reports and shared resources may be tasks of several hosts.
 _CHANGES = (".batch_encryption", ".batch_account_identity")
+# The values of a failure with the texts of others.
+_TEXTS = ("azure", "details")
 # The parts of a reason that differ between accounts with the same cause: identifiers, and versions.
-_OF_ONE_ACCOUNT = re.compile(r"/subscriptions/\S+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b")
-# A key as messages name it: as an identifier, or with the address of its vault.
-_KEY = re.compile(r"(?:the key (?P<name>[\w-]+) in )?https://(?P<vault>[^/\s]+)(?:/keys/(?P<key>[\w-]+)\S*)?")
+_OF_ONE_ACCOUNT = re.compile(r"/subscriptions/\S+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b|\b[0-9a-f]{8}…")
+# A key as messages name it: as an identifier, with the address of its vault, or with the name of its vault.
+_KEY = re.compile(
+    r"(?:the key (?P<name>[\w-]+) in )?https://(?P<vault>[^/\s]+)(?:/keys/(?P<key>[\w-]+)\S*)?"
+    r"|the key (?P<named>[\w-]+) in (?P<in>[\w-]+)"
+)
 _VAULT = re.compile(r"\b(?:(?:key )?vault|key) [\w-]+")
 
 
@@ -115,6 +120,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
             "code": result["code"],
             "reason": result["msg"],
             "remedy": result.get("remedy") or "",
+            **{name: result[name] for name in _TEXTS if name in result},
         }
         if exception and is_accepted:
             note["accepted"] = f"accepted until {exception.expires_on} ({exception.reason})"
@@ -123,7 +129,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
             if not files.store(notes, _NOTES, is_note=True):
                 # Nobody would report the account.
                 return result
-        left_alone = {name: note[name] for name in ("code", "reason", "remedy")}
+        left_alone = {name: note[name] for name in ("code", "reason", "remedy", *_TEXTS) if name in note}
         warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
         return {"changed": False, "left_alone": left_alone, **warnings}
 
@@ -166,16 +172,13 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
 
 
 def _of_other_host(account: str, host: str, other: str) -> CmkError:
-    remedy = (
-        "Give each host another cmk_account_name. An extra variable (-e) has the same value for all hosts, and "
-        "precedence over the inventory."
-    )
+    remedy = "Give each host another cmk_account_name, in the inventory and not with -e."
     message = f"The hosts {other} and {host} both name the Batch account {account}. Nothing was changed for {host}."
     return CmkError(f"{message} {remedy}", code="account_of_other_host", remedy=remedy)
 
 
 def _not_started(failed: str) -> CmkError:
-    remedy = f"Find out why the task of {failed} has failed, and run the playbook again."
+    remedy = "Correct that, and run the playbook again."
     message = f"The account was not changed, because the change of the first account ({failed}) has failed."
     return CmkError(f"{message} {remedy}", code="canary_failed", remedy=remedy)
 
@@ -233,9 +236,11 @@ def lines(
 
 def _cause(note: Mapping[str, str]) -> str:
     """The reason without what differs between accounts with the same cause."""
-    text = re.sub(rf"\b{re.escape(note['name'])}\b", "", note["reason"]) if note["name"] else note["reason"]
+    text = " ".join([note["reason"], *reports(note)])
+    text = re.sub(rf"\b{re.escape(note['name'])}\b", "", text) if note["name"] else text
     # The cause is in the vault, such as its firewall, unless the reason names a version.
-    text = _KEY.sub(r"\g<name> \g<key> \g<vault>" if "version" in text.lower() else r"\g<vault>", text)
+    is_of_key = "version" in text.lower()
+    text = _KEY.sub(r"\g<name> \g<key> \g<named> \g<vault> \g<in>" if is_of_key else r"\g<vault> \g<in>", text)
     if note["code"] == "users_unknown":
         # The cause is in what lists the users of all vaults.
         text = _VAULT.sub("", text)

@@ -20,7 +20,7 @@ from typing import Any
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Code
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Code, value_text
 
 # Whether the accounts that were left alone fail the run.
 LEFT_ALONE_FAILS = "cmk_left_alone_fails"
@@ -56,7 +56,8 @@ class WrongVariable(CmkError):
     code: Code = "invalid_option"
 
     def __init__(self, name: str, value: Any, problem: str, remedy: str) -> None:
-        super().__init__(f"{name} is '{value}', which {problem}. {remedy}", variable=name, value=value, remedy=remedy)
+        message = f"{name} is {value_text(str(value))}, which {problem}. {remedy}"
+        super().__init__(message, variable=name, value=value, remedy=remedy)
 
 
 def flag(name: str, value: Any, *, default: bool) -> bool:
@@ -77,8 +78,7 @@ def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], l
             "cmk_hosts",
             pattern,
             "matches no host of the inventory" + (f" within the limit '{limit}'" if limit else ""),
-            "Correct cmk_hosts, the limit or the inventory. If a run without hosts is a success, set "
-            "cmk_hosts_required: false.",
+            "Correct cmk_hosts or the limit, or set cmk_hosts_required: false.",
         )
     return pattern
 
@@ -130,7 +130,7 @@ def require_report_folder(value: Any) -> None:
     file = Path(str(value))
     folder = file.parent
     if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
-        problem = "is a folder" if file.is_dir() else f"cannot be written in the folder {folder.absolute()}"
+        problem = "is a folder" if file.is_dir() else "cannot be written"
         raise WrongVariable(REPORT_FILE, value, problem, f"Set {REPORT_FILE} to a file in an existing folder.")
 
 
@@ -145,8 +145,7 @@ def require_own_account(name: Any, pattern: str, limit: Any, matching: Callable[
             "cmk_account_name",
             name,
             f"is an extra variable, so it is the account of each of the {len(hosts)} hosts of cmk_hosts",
-            "Remove cmk_account_name from the extra variables (-e, or the survey), because the inventory names the "
-            "account of each host. To change this account only, remove cmk_hosts.",
+            "Remove cmk_account_name or, to change only this account, cmk_hosts.",
         )
 
 

@@ -26,9 +26,8 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_warnings import RESULT
 
 PRESET_RESULT = CmkError(
-    f"The variable {RESULT} is an extra variable of this run. An extra variable has precedence over the result that "
-    "the role registers under this name, so an old result would be shown as that of this run. The role changed "
-    f"nothing. Remove {RESULT} from the extra variables. In a workflow of AWX, pass it on under another name.",
+    f"The extra variable {RESULT} would hide the result of the role. The role changed nothing. Remove it from the "
+    "extra variables. In a workflow of AWX, pass it on under another name.",
     code="invalid_option",
     variable=RESULT,
     remedy=f"Remove {RESULT} from the extra variables, and from set_stats of earlier nodes of the workflow.",

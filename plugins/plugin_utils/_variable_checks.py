@@ -28,8 +28,9 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, value_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_places
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import some_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
@@ -259,16 +260,15 @@ def _undefined(name: str, template: Any, undefined: AnsibleUndefinedVariable) ->
     later task would fail after the first change."""
     reason = str(undefined).rpartition(": ")[2].partition(". ")[0].rstrip(".")
     remedy = f"Define that variable, or correct {name}."
-    text = f"{name} is {template!r}: {reason}. {remedy}"
+    text = f"{name} is {value_text(template)}: {reason}. {remedy}"
     return CmkError(text, code="invalid_option", variable=name, remedy=remedy)
 
 
 def _without_hosts(missing: Sequence[str]) -> CmkError:
     """The error of a playbook that was meant for the hosts of the inventory, but runs on localhost."""
-    remedy = "Set cmk_hosts to a group or a pattern of the inventory, such as pinned or all."
+    remedy = "Set cmk_hosts to a group or pattern of the inventory, such as pinned or all."
     return CmkError(
-        f"cmk_hosts is not set, so the playbook runs only on localhost, which lacks {', '.join(missing)}. {remedy} If "
-        "the run is for one account, set the missing variables instead.",
+        f"cmk_hosts is not set, so the playbook runs only on localhost, which lacks {some_text(missing, 2)}. {remedy}",
         code="invalid_option",
         variable="cmk_hosts",
         remedy=remedy,

@@ -60,7 +60,7 @@ def contradictions(role: str, values: Mapping[str, Any]) -> Iterator[CmkError]:
     set."""
     name, value = "cmk_key_version_mode", values.get("cmk_key_version_mode")
     if role == "azbatch.cmk.rotate" and value == "keep":
-        problem = "leaves a pinned account on its version, so the role rotate would create versions without an effect"
+        problem = "leaves a pinned account on its version, so new versions would have no effect"
         yield WrongVariable(name, value, problem, f"Remove {name} for this role, or set it to update.")
     name, value = "cmk_unused_key", values.get("cmk_unused_key")
     if role != "azbatch.cmk.switch" or value in (None, _NOTHING):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from lengths import why_too_long
 from sandbox_client import MANAGEMENT_SCOPE, VAULT_SCOPE, Sandbox, plain_environment
 
 HERE = Path(__file__).resolve().parent
@@ -173,14 +174,14 @@ class Task:
         return self.untouched()
 
     def check_messages(self) -> None:
-        """Check that the messages of a task have no marks, that the message of a failure ends with the link to its
-        code, and that the message of a task of a role names variables, not options and modules."""
+        """Check that the messages of a task have no marks, that the message of a failure is short and has a link to
+        its code, and that the message of a task of a role names variables, not options and modules."""
         assert not _MARKED.search(json.dumps(self.result.get("warnings") or "", default=str)), str(self)
         # A failure without a code is Ansible's own, before the module runs.
         if not self.failed or "code" not in self.result:
             return
         assert not _MARKED.search(str(self)), str(self)
-        assert self.result["msg"].endswith(f"See {self.result['documentation']}"), str(self)
+        assert why_too_long(self.result["msg"], self.result) is None, str(self)
         assert self.result["documentation"].endswith(f"/docs/errors.md#{self.result['code']}"), str(self)
         if self.full_name.startswith("azbatch.cmk."):
             for text in ("msg", "remedy"):

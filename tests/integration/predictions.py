@@ -130,7 +130,8 @@ def _is_not_shown(failure: Result) -> bool:
 def _is_not_available_yet(failure: Result) -> bool:
     """Whether the run has repaired the key, and Batch has refused a later change of the account. Azure does not show
     how long Batch needs, so a check predicts that the account is available at once. Only the role recover waits."""
-    return failure.get("code") == "account_unavailable" and "the account has not recovered yet" in failure["msg"]
+    is_unavailable = failure.get("code") == "account_unavailable"
+    return is_unavailable and "the account has not recovered yet" in str(failure.get("azure"))
 
 
 def _is_unknown_name(check: Played, failure: Result) -> bool:

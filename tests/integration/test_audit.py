@@ -193,7 +193,7 @@ def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, servic
         assert run[TASK]["summary"].startswith(f"{counted} Incomplete: {incomplete} ")
     else:
         refused = run[TASK].refused("audit_incomplete")
-        assert refused["msg"].startswith(f"The audit is incomplete. {incomplete} See ")
+        assert refused["msg"].startswith(f"The audit is incomplete. {incomplete} ")
         assert "Key Vault Reader" in refused["remedy"]
         assert "cmk_exceptions" in refused["remedy"]
         assert ".json" not in refused["msg"]

@@ -330,7 +330,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "another's option": ({"subscription_id": "x"}, ("has no option subscription_id", "subscriptions")),
     "filter of neither kind": ({"filters": [{"only": "x"}]}, ("filters is {'only': 'x'}", "exclude: CONDITION")),
     "filter that does not parse": ({"filters": [{"include": "a =="}]}, ("the condition 'a =='", "account1")),
-    "wrong secret": ({"secret": "wrong-secret-that-nobody-may-see"}, ("signing in failed", "secret")),
+    "wrong secret": ({"secret": "wrong-secret-that-nobody-may-see"}, ("Could not sign in", "secret")),
     "undefined in a template": ({"tenant": "{{ nowhere }}"}, ("nowhere", "undefined")),
 }
 
@@ -394,7 +394,7 @@ def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
     assert list(listing.hosts) == ["account1"]
     assert own.secret not in listing.output + listing.said
     literal = {"AZURE_SECRET": "{{ 1 + 1 }}", "AZURE_CLIENT_SECRET": None}
-    source(ansible).refused("signing in failed", environment=literal)
+    source(ansible).refused("Could not sign in", environment=literal)
 
 
 def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:

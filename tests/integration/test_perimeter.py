@@ -84,4 +84,4 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
     assert "network_closed" not in [one["id"] for one in unknown["findings"]]
     assert recovery["failed"]
     if not is_open:
-        assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
+        assert "access rules for both to the perimeter" in recovery["msg"]

@@ -417,13 +417,13 @@ def test_the_documented_rights_are_enough(
 
 
 def test_without_all_reads(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the right, and what to set if no other service uses the vault."""
+    """The message names the role, and what to set if no other service uses the vault."""
     canary(service, rbac=True)
     sign_in_as_drill(service, monkeypatch, without="*/read")
     failure = module(runner, "lost")
     assert failure["code"] == "users_unknown"
-    scope = f"*/read (the role Reader) at {service.sandbox.subscription}"
-    assert scope in failure["remedy"]
+    assert [(one["scope"], one["action"]) for one in failure["unlisted"]] == [(service.sandbox.subscription, "*/read")]
+    assert "Assign Reader there" in failure["remedy"]
     assert "vault_used_by=batch" in failure["remedy"]
     assert "separate" not in failure["remedy"]
 

@@ -102,7 +102,7 @@ def test_an_account_on_another_key_is_moved_only_on_request(roles: RolesRunner, 
     for check in (True, False):
         run = run_role(roles, "provision", check=check, cmk_key_name="key2")
         assert [one.name for one in run.failed] == [MOVE], run.output
-        assert first in run[MOVE]["msg"]
+        assert run[MOVE]["key_identifier"] == first
         assert (run[MOVE]["code"], run[MOVE]["option"]) == ("account_on_another_key", "previous_key")
         assert wrote(run) == ([] if check else ["POST key vault-one key2"])
     assert service.encryption() == first

@@ -150,7 +150,7 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(roles: RolesRunner, 
     _, first = service.on_key()
     service.make_key("key2")
     run = run_role(roles, "revert", cmk_key_name="key2", cmk_unused_key="disable")
-    refused(run, MOVE, first, "key2", "names of the vault and the key")
+    refused(run, MOVE, "the key key1 in vault-one", "key2", "names of the vault and the key")
     assert run[MOVE]["code"] == "account_on_another_key"
     assert service.encryption() == first
     assert service.key("key2").properties.enabled

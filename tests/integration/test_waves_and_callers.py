@@ -121,7 +121,7 @@ def test_access_that_another_caller_of_the_run_has_revoked(runner: OneProcess, s
     assert other.module("keyvault_cmk_access", {**access, "state": "absent", "force": True})["changed"]
     found = runner.module("batch_encryption", {**options, "account_name": "account2", "key_identifier": wanted})
     assert found["code"] == "account_unavailable", found
-    assert service.account("account2")["identity"]["principalId"] in found["msg"]
+    assert service.account("account2")["identity"]["principalId"] in found["details"]
 
 
 def test_users_of_a_key_are_not_shown_to_another_caller(runner: OneProcess, service: Service) -> None:

@@ -646,9 +646,7 @@ def test_after_a_revocation_the_same_is_asked(accounts: Any, age: float | None, 
     with pytest.raises(Refused) as failed:
         confirmed(wanted, revoked, now)
     assert (failed.value.code, failed.value.facts["accounts"]) == ("in_use", [account_id("user")])
-    assert failed.value.msg.startswith(
-        f"Refused to keep the access of {PRINCIPAL} to myvault revoked, because 1 Batch account"
-    )
+    assert failed.value.msg.startswith(f"Refused to keep the access of {PRINCIPAL} to myvault revoked: 1 Batch account")
 
 
 def test_after_a_revocation_an_account_that_was_listed_before_is_read() -> None:

@@ -250,15 +250,21 @@ def test_identities() -> None:
 
 def test_pools_of_an_unavailable_account() -> None:
     mine = on()["id"].lower()
-    unavailable = Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
-    forbidden = Denied("Not for you.", azure={"status": 403, "code": "AuthorizationFailed"})
+    unavailable = Rejected(
+        "Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible", "message": "Gone."}
+    )
+    forbidden = Denied("Not for you.", azure={"status": 403, "code": "AuthorizationFailed", "message": "No."})
 
     assert only(report(on(), pools={mine: []}))["available"] is True
     lost = report(on(), pools={mine: unavailable})
-    assert (only(lost)["available"], only(lost)["unavailable_reason"]) == (False, "Its key is gone.")
+    assert (only(lost)["available"], only(lost)["unavailable_reason"]) == (
+        False,
+        "Its key is gone. Azure reports: (KeyVaultKeyNotAccessible) Gone.",
+    )
     assert found(lost) == ["account_unavailable"]
     hidden = only(report(on(), pools={mine: forbidden}))
-    assert (hidden["available"], hidden["unknown"], hidden["state"]) == (None, {"pools": "Not for you."}, "unknown")
+    why = "Not for you. Azure reports: (AuthorizationFailed) No."
+    assert (hidden["available"], hidden["unknown"], hidden["state"]) == (None, {"pools": why}, "unknown")
     busy = only(report(on(), pools={mine: Unavailable("Busy.")}))
     assert (busy["available"], busy["state"]) == (None, "unknown")
 

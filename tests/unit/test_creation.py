@@ -103,7 +103,7 @@ def require_missing(table: Table, wait_timeout: int = 60) -> tuple[str, ...]:
     ],
 )
 def test_a_resource_that_exists_by_now_is_not_created(clock: Clock, name: Any, shown: Any, exists: bool) -> None:
-    with pytest.raises(PlanOutdated, match="vault v was created by somebody else") if exists else nullcontext():
+    with pytest.raises(PlanOutdated, match="created the vault v") if exists else nullcontext():
         warnings = require_missing(Table({VAULT_NAME: name, VAULT: shown}))
 
         assert ["the name of the vault v" in one and DENIED.msg in one for one in warnings] == [True] * (name is DENIED)

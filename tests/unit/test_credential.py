@@ -159,8 +159,7 @@ def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> Non
         (
             {"tenant": "t", "client_id": "c"},
             "secret",
-            "tenant and client_id are set, but secret is not set. Set secret (environment: AZURE_SECRET), or another "
-            "auth_source.",
+            "tenant and client_id are set, but secret is not set. Set secret (AZURE_SECRET), or another auth_source.",
         ),
         (
             {"client_id": "c", "x509_certificate_path": "/c.pem"},
@@ -456,7 +455,7 @@ def test_every_source_that_was_tried_is_named(monkeypatch: pytest.MonkeyPatch) -
         Session(options()).credential.get_token(SCOPE)
     assert failed.value.code == "credentials_missing"
     tried, _set, remedy = str(failed.value).partition("Set ")
-    for source in ("client_id", "secret", "x509_certificate_path", "~/.azure/credentials", "Azure CLI"):
+    for source in ("options", "environment", "~/.azure/credentials", "Azure CLI"):
         assert source in tried
     for named in ("AZURE_TENANT", "AZURE_CLIENT_ID", "AZURE_SECRET", "az login"):
         assert named in remedy

@@ -220,7 +220,7 @@ def test_a_failure_names_the_rights_that_only_a_check_has_warned_of() -> None:
     with pytest.raises(Rejected) as failed:
         Librarian(shelf, lacks=[RIGHT], predicts=True).ensure(Fill(goal("novel")))
 
-    said = "The caller lacks Shelf/write at /shelf. A run by this caller would be refused."
+    said = "The caller lacks Shelf/write on /shelf. A run by this caller would be refused."
     assert str(failed.value) == f"novel is nailed. {said}"
 
 

@@ -40,7 +40,7 @@ from ansible_collections.azbatch.cmk.plugins.action import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk, Rejected
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
@@ -149,7 +149,7 @@ def test_the_action_shows_the_messages_of_a_module(monkeypatch: pytest.MonkeyPat
     result = refused_in_module(monkeypatch, tmp_path)
 
     link = f"{MANUAL}#invalid_option"
-    assert result["msg"] == f"name is 'x'. See {link}"
+    assert result["msg"] == "name is 'x'."
     assert result["warnings"] == ["Correct name."]
     assert result["documentation"] == link
     assert not {MESSAGES, "exception"} & result.keys()
@@ -385,6 +385,20 @@ def prepared(module: Module, *, check_mode: bool = False, **arguments: Any) -> _
     )
 
 
+@pytest.mark.parametrize("no_log", [False, True])
+def test_the_text_of_azure_is_shown_with_v(monkeypatch: pytest.MonkeyPatch, no_log: bool) -> None:
+    shown = list[str]()
+    monkeypatch.setattr(_in_process.Display, "v", lambda _display, line: shown.append(line))
+    azure = {"code": "ScopeLocked", "message": "The scope is locked."}
+    action = prepared(Module(Rejected("A lock forbids it.", azure=azure)), name="x")
+    action._task.no_log = no_log
+
+    result = action.run(task_vars={"inventory_hostname": "host1"})
+
+    assert (result["msg"], result["azure"]) == ("A lock forbids it.", azure)
+    assert shown == ([] if no_log else ["[host1]: Azure reports: (ScopeLocked) The scope is locked."])
+
+
 def test_a_wrong_flag_is_an_error() -> None:
     module = Module(Outcome(True, {}, {}))
 
@@ -392,7 +406,7 @@ def test_a_wrong_flag_is_an_error() -> None:
 
     assert result["failed"]
     said = "cmk_in_process is 'perhaps', which is neither true nor false. Set cmk_in_process to true or false."
-    assert result["msg"] == f"{said} See {MANUAL}#invalid_option"
+    assert (result["msg"], result["documentation"]) == (said, f"{MANUAL}#invalid_option")
     assert module.runs == []
 
 

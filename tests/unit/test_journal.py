@@ -137,7 +137,7 @@ def test_a_task_whose_folder_is_unusable_writes_nothing(tmp_path: Path) -> None:
 
     assert sent == []
     assert (refused.value.code, refused.value.is_of_account) == ("temporary_folder_unusable", False)
-    assert str(tmp_path / "gone") in refused.value.msg
+    assert refused.value.facts["details"] == str(tmp_path / "gone")
     assert journal.of(ACCOUNT) == ()
 
 

@@ -25,6 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import version_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS, Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
@@ -101,7 +102,7 @@ def assert_refused_if(in_use: bool, table: KeyTable, version: str | None) -> str
 def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str | None, in_use: bool) -> None:
     message = assert_refused_if(in_use, three_versions(account(key=key_of_account)), version)
 
-    assert not in_use or (f"version {version}" in message) is (version is not None)
+    assert not in_use or (f"{version_text(version)} of" in message) is (version is not None)
 
 
 def test_a_previous_version_of_a_follower_is_in_use_while_batch_cannot_use_the_newest() -> None:
@@ -194,7 +195,7 @@ def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options:
 
     assert accounts_of(refused) == ["newcomer"]
     done = "deleted" if options["state"] == "absent" else "disabled"
-    assert f"the key batch {done}, because 1 Batch account uses it" in refused.value.msg
+    assert f"the key batch {done}: 1 Batch account uses it" in refused.value.msg
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_an_extra_variable_for_one_account(name: Any, pattern: str, limit: str |
     assert str(wrong.value).startswith(
         "cmk_account_name is 'account1', which is an extra variable, so it is the account of"
     )
-    assert "Remove cmk_account_name from the extra variables" in str(wrong.value)
+    assert "Remove cmk_account_name" in str(wrong.value)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_flags(default: bool) -> None:
     [
         ("report.json", None),
         ("", None),
-        ("nowhere/report.json", "cannot be written in the folder"),
+        ("nowhere/report.json", "cannot be written"),
         (".", "is a folder"),
     ],
 )
@@ -132,5 +132,6 @@ def test_the_report_can_be_written(tmp_path: Path, file: str, problem: str | Non
     if problem is None:
         keywords.require_report_folder(wanted)
         return
-    with pytest.raises(keywords.WrongVariable, match=f"^cmk_report_file is '{wanted}', which {problem}"):
+    with pytest.raises(keywords.WrongVariable, match=f"^cmk_report_file is '/.*, which {problem}") as wrong:
         keywords.require_report_folder(wanted)
+    assert wrong.value.facts["value"] == wanted

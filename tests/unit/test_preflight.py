@@ -218,9 +218,10 @@ def test_all_failed_checks_are_reported_at_once() -> None:
     # The other checks do not help, and would fill the screen.
     assert [check["name"] for check in refused.value.facts["preflight"]] == failed
     first, *lines = refused.value.msg.splitlines()
-    assert f"{KEY}/{NEW}" in first
+    assert first == "The account was not moved to the key batch."
+    assert refused.value.facts["key_identifier"] == f"{KEY}/{NEW}"
     for number, (check, line) in enumerate(zip(refused.value.facts["preflight"], lines, strict=True), 1):
-        assert line == f"{number}. {check['name']}: {check['evidence']} {check['remedy']}"
+        assert line == f"{number}. {check['evidence']} {check['remedy']}"
         assert f"{number}. {check['remedy']}" in refused.value.facts["remedy"].splitlines()
 
 

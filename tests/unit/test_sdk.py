@@ -51,7 +51,7 @@ def error(code: str, message: str = "It says so.", *, inner: str | None = None, 
 def translated(raised: Exception, **options: str) -> CmkError:
     with pytest.raises(CmkError) as failed, azure_sdk.translated("read the key", **options):
         raise raised
-    assert str(failed.value).startswith("Could not read the key")
+    assert str(failed.value).startswith(("Could not read the key", "Could not sign in"))
     assert failed.value.__cause__ is raised
     return failed.value
 
@@ -115,25 +115,88 @@ def test_a_response_of_another_shape(body: Any, said: str) -> None:
     failure = translated(sdk.HttpResponseError(response=response))
 
     assert failure.code != "internal_error"
-    assert said in failure.msg
+    assert said in failure.reported
     assert azure_sdk.is_missing_above(response) is False
 
 
 @pytest.mark.parametrize(
-    ("message", "action"),
+    ("message", "action", "remedy"),
     [
-        (ARM, "Microsoft.Batch/batchAccounts/read"),
-        (RBAC, "Microsoft.KeyVault/vaults/keys/read"),
-        (POLICY, "keys wrapKey"),
-        ("No.", None),
+        (ARM, "Microsoft.Batch/batchAccounts/read", "Assign Reader."),
+        (RBAC, "Microsoft.KeyVault/vaults/keys/read", "Assign Key Vault Reader or Key Vault Crypto Officer."),
+        (POLICY, "keys wrapKey", "Add it to the caller's access policy"),
+        ("No.", None, "Grant the caller a role or an access policy"),
     ],
     ids=["management", "role", "policy", "not named"],
 )
-def test_missing_right_is_named(message: str, action: str | None) -> None:
+def test_missing_right_is_named(message: str, action: str | None, remedy: str) -> None:
     failure = translated(sdk.HttpResponseError(response=Answer(403, error("Forbidden", message))))
 
     assert failure.facts["action"] == action
-    assert f"allows {action or 'this'}." in failure.facts["remedy"]
+    assert f"the caller lacks {action}. " in failure.msg or action is None
+    assert remedy in failure.facts["remedy"]
+
+
+MINE = "/subscriptions/s/resourceGroups/Mine"
+IDENTIFIERS = '[{"policyAssignment":{"name":"Tags are required","id":"..."},"policyDefinition":{"name":"..."}}]'
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "said"),
+    [
+        (
+            409,
+            "ScopeLocked",
+            f"following scope(s) are locked: '{MINE}'.",
+            "a lock on the resource group Mine forbids it.",
+        ),
+        (
+            409,
+            "ScopeLocked",
+            f"following scope(s) are locked: '{MINE}/providers/Microsoft.Batch/batchAccounts/ok1'.",
+            "a lock on the Batch account ok1 forbids it.",
+        ),
+        (404, "ResourceGroupNotFound", "Resource group 'rg-typo' could not be found.", "group rg-typo was not found."),
+        (
+            403,
+            "RequestDisallowedByPolicy",
+            f"Resource 'kv' was disallowed by policy. Policy identifiers: '{IDENTIFIERS}'.",
+            "Azure Policy denies it (Tags are required).",
+        ),
+        (
+            403,
+            "RequestDisallowedByPolicy",
+            "Resource 'kv' was disallowed by policy. Reasons: 'Tag it.'. See error details for policy resource IDs.",
+            "Azure Policy denies it (Tag it.).",
+        ),
+        (403, "RequestDisallowedByPolicy", "Resource 'kv' was disallowed by policy.", "Azure Policy denies it."),
+    ],
+    ids=["lock of group", "lock", "resource group", "policy", "policy with a reason", "policy without a name"],
+)
+def test_the_cause_is_named_without_the_text_of_azure(status: int, code: str, message: str, said: str) -> None:
+    failure = translated(sdk.HttpResponseError(response=Answer(status, error(code, message))))
+
+    assert failure.msg.startswith("Could not read the key: ")
+    assert said in failure.msg
+    assert message not in failure.msg
+    assert message in failure.reported
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("Failed to resolve 'kv' ([Errno -2] Name or service not known)", "the name of its host is unknown"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED]", "the certificate of its host is not trusted"),
+        ("[Errno 111] Connection refused", "its host refused the connection"),
+        ("Read timed out. (read timeout=300)", "its host did not respond in time"),
+        ("Connection aborted.", "no response"),
+    ],
+)
+def test_why_there_is_no_response(message: str, reason: str) -> None:
+    failure = translated(sdk.ServiceRequestError(message))
+
+    assert failure.msg.startswith(f"Could not read the key: {reason}. ")
+    assert failure.facts["details"] == message
 
 
 @pytest.mark.parametrize(
@@ -150,7 +213,8 @@ def test_failed_sign_in_has_its_code(message: str, code: str, option: str) -> No
     failure = translated(sdk.ClientAuthenticationError(message=message))
 
     assert (failure.code, failure.facts["option"]) == (code, option)
-    assert message in failure.msg
+    assert failure.msg.startswith("Could not sign in")
+    assert failure.facts["details"] == message
 
 
 def test_a_vault_of_another_tenant() -> None:
@@ -185,7 +249,7 @@ def test_a_proxy_that_fails_is_named(error: Exception, variable: str, monkeypatc
     failure = translated(error, unreachable="vault_unreachable")
 
     assert failure.code == "unreachable"
-    assert f"the proxy http://proxy.example:3128 ({variable})" in failure.msg
+    assert "the proxy http://proxy.example:3128 does not accept the connection" in failure.msg
     assert variable in failure.facts["remedy"]
     assert "hushed" not in str(failure.result())
 

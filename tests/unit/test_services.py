@@ -250,7 +250,7 @@ def test_a_removal_is_refused_by_name(used_by: str) -> None:
         decided(seen, key_goal(state="absent", vault_used_by=used_by))
 
     assert refused.value.code == "in_use"
-    assert "because 1 Batch account, 2 storage accounts and 1 disk encryption set use it: " in refused.value.msg
+    assert ": 4 resources use it (mybatch, storage account " in refused.value.msg
     assert refused.value.facts["resources"] == [THREE[0]["id"], THREE[1]["id"], storage(OLD, name="second")["id"]]
     assert len(refused.value.facts["accounts"]) == 1
     forced = decided(seen, key_goal(state="disabled", force=True, vault_used_by=used_by))
@@ -306,9 +306,7 @@ def test_rows_may_be_missing(used: str) -> None:
 
     assert refused.value.code == "users_unknown"
     assert plain(refused.value.msg).endswith(
-        f"Grant the caller */read (the role Reader) at /subscriptions/{SUBSCRIPTION}, or set vault_used_by: batch if "
-        "only Batch accounts and their pools use the vault, or set users_in to the subscriptions of all users, or "
-        "leave out this task (in the role rotate, set cmk_unused_versions: keep)."
+        "Assign Reader there, or set vault_used_by: batch, users_in or cmk_unused_versions: keep."
     )
     assert decided(seen, unused_goal(vault_used_by="batch")).before["exists"]
 
@@ -319,8 +317,9 @@ def test_a_query_that_failed(error: Exception) -> None:
         decided(table().having(GRAPH, error), unused_goal(**ANY))
 
     assert refused.value.code == "users_unknown"
-    assert "Not all users of the vault in Azure Resource Graph could be found: A" in refused.value.msg
-    assert "Run the task again once they can be listed, or set O(vault_used_by=batch)" in refused.value.msg
+    assert "its users are not all known (Azure Resource Graph)" in refused.value.msg
+    assert "Run the task again, or set O(vault_used_by=batch)" in refused.value.msg
+    assert str(error) in refused.value.facts["unlisted"][0]["reason"]
 
 
 # The report

@@ -246,5 +246,5 @@ def test_the_confirmation_asks_the_same_question(after: KeyTable, users: list[st
     with pytest.raises(Refused) as refused:
         confirmed(after, first)
     assert refused.value.code == "in_use"
-    assert refused.value.msg.startswith("Refused to keep versions of the key batch disabled, because 1 Batch account")
+    assert refused.value.msg.startswith("Refused to keep versions of the key batch disabled: 1 Batch account")
     assert refused.value.facts["accounts"] == [account_id(name) for name in users]

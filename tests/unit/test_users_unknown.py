@@ -38,6 +38,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Fa
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import scope_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal_of
@@ -108,7 +109,7 @@ def test_resource_counts_as_in_use_if_accounts_could_not_be_listed(act: Act) -> 
 
     assert refused.value.code == "users_unknown"
     assert refused.value.facts["unlisted"] == [not_listed(HIDDEN)]
-    for word in (HIDDEN, "The list was refused.", "Microsoft.Batch/batchAccounts/read", "force: true"):
+    for word in (scope_text(HIDDEN), "Assign Reader there", "force: true"):
         assert word in str(refused.value)
     assert plain(refused.value.facts["remedy"]) in str(refused.value)
 

@@ -238,7 +238,7 @@ def _availability(
         available = account_document.availability(reason)
     return {
         "available": available,
-        "unavailable_reason": str(reason) if reason and available is False else None,
+        "unavailable_reason": reason.reported if reason and available is False else None,
         "pools": listed,
     }
 
@@ -267,7 +267,7 @@ def _unknown(unread: Mapping[str, CmkError], unclear: Mapping[str, str]) -> dict
     """The values `unknown` and `missing_rights`."""
     rights = {error.facts["action"] for error in unread.values() if error.facts.get("action")}
     return {
-        "unknown": {**{what: str(error) for what, error in unread.items()}, **unclear},
+        "unknown": {**{what: error.reported for what, error in unread.items()}, **unclear},
         "missing_rights": sorted(rights),
     }
 

@@ -105,7 +105,8 @@ def read(path: str, option: str, form: str) -> dict[str, Any] | None:
 
 def _not_written(path: Path, why: object) -> CmkError:
     return CmkError(
-        f"The report cannot be written to {path}: {why}. Set O(folder) to a folder that can be written to.",
+        f"The report {path.name} cannot be written. Set O(folder) to a folder that can be written to.",
+        details=str(why),
         code="report_not_written",
         option="folder",
         value=str(path),

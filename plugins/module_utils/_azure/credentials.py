@@ -216,13 +216,9 @@ def _refuse_user(source: str, user: str | None) -> None:
     this collection does not support."""
     if not user:
         return
-    remedy = (
-        "Use a service principal: set O(tenant), O(client_id) and O(secret) (environment: AZURE_TENANT, "
-        "AZURE_CLIENT_ID, AZURE_SECRET), in AWX the fields Client ID, Client Secret and Tenant ID of the credential."
-    )
+    remedy = "Set O(tenant), O(client_id) and O(secret) of a service principal."
     raise CmkError(
-        f"Could not sign in: {source} is set, and this collection does not sign in with a user name and a password. "
-        f"{remedy}",
+        f"Could not sign in: {source} is set, but signing in with a user name is not supported. {remedy}",
         code="credentials_missing",
         option="client_id",
         remedy=remedy,
@@ -254,8 +250,8 @@ def _require(options: Mapping[str, Any], *names: str) -> None:
             f"{' and '.join(has)} {'are' if len(has) > 1 else 'is'} set, but {' and '.join(missing)} " if has else ""
         )
         remedy = (
-            f"Set {' and '.join(missing)} (environment: {', '.join('AZURE_' + name.upper() for name in missing)}), "
-            "or another O(auth_source)."
+            f"Set {' and '.join(missing)} ({', '.join('AZURE_' + name.upper() for name in missing)}), or another "
+            "O(auth_source)."
         )
         raise CmkError(
             f"Could not sign in as an application: {given or ' and '.join(missing) + ' '}"
@@ -268,11 +264,10 @@ def _require(options: Mapping[str, Any], *names: str) -> None:
 
 def _unavailable(source: str, said: str) -> CmkError:
     """The error that a source has no credentials. `said` is what azure-identity reports."""
-    application = "Set O(tenant), O(client_id) and O(secret) (environment: AZURE_TENANT, AZURE_CLIENT_ID, AZURE_SECRET)"
+    application = "Set O(tenant), O(client_id) and O(secret) (AZURE_TENANT, AZURE_CLIENT_ID, AZURE_SECRET)"
     tried, remedy = {
         "auto": (
-            "no credentials were found. O(client_id), O(secret) and O(x509_certificate_path) are not set, there is "
-            f"no credential file {_FILE}, and the Azure CLI has no session",
+            f"no credentials in options, environment, {_FILE} or the Azure CLI",
             f"{application}, or run `az login`.",
         ),
         "cli": (
@@ -288,10 +283,11 @@ def _unavailable(source: str, said: str) -> CmkError:
         (f"there are no credentials (O(auth_source={source}))", f"{application}, or set another O(auth_source)."),
     )
     return CmkError(
-        f"Could not sign in: {tried} ({said.rstrip('.')}). {remedy}",
+        f"Could not sign in: {tried}. {remedy}",
         code="credentials_missing",
         option="auth_source",
         remedy=remedy,
+        details=said,
     )
 
 

@@ -17,10 +17,11 @@ from typing import Any
 from .._core import interrupts
 from .._core.concurrent import map_concurrent
 from .._core.docs import Docs
-from .._core.errors import CmkError, Denied, PlanOutdated, Unavailable
+from .._core.errors import CmkError, Denied, PlanOutdated, Unavailable, numbered
 from .._core.interrupts import as_failure
 from .._core.outcome import Outcome
-from .._core.rights import Missing, Needed
+from .._core.rights import Missing, Needed, grant
+from .._core.summary import scope_text
 from .._core.tasks import Change, Task
 from .driver import Driver
 from .gateway import Gateway
@@ -164,12 +165,12 @@ class Executor:
             found = self._missing(rights)
         missing = found.rights
         if missing and not self._session.predicts:
-            action, scope = missing[0]
+            action = missing[0][0]
             # The error of a vault that was not found also names the right that would show the vault.
-            hidden = [f" {one}" for one in found.hidden]
-            remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
+            lacks = [*(f"{_lacking(*one)} {grant(one[0])}" for one in missing), *found.hidden]
+            remedy = numbered(list(dict.fromkeys(grant(action) for action, _scope in missing))).lstrip()
             raise Denied(
-                f"The change was not started. {' '.join(_lacking(*one) for one in missing)}{''.join(hidden)} {remedy}",
+                f"The change was not started.{numbered(lacks)}",
                 action=action,
                 missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
                 remedy=remedy,
@@ -182,4 +183,4 @@ class Executor:
 
 
 def _lacking(action: str, scope: str) -> str:
-    return f"The caller lacks {action} at {scope}."
+    return f"The caller lacks {action} on {scope_text(scope)}."

@@ -197,8 +197,8 @@ class Gateway:
                 return False
             if not poller.done():
                 raise TimedOut(
-                    f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
-                    "longer O(wait_timeout) if Azure is slow.",
+                    f"Azure has not finished after {timeout} s (state {poller.status()}): {what}. Run the task again, "
+                    "perhaps with a longer O(wait_timeout).",
                     option="wait_timeout",
                     value=timeout,
                 )

@@ -54,10 +54,7 @@ class Rollback:
                 break
         if not self._session.sent.is_abandoned:
             return failure
-        doubted = failure.extended(
-            "The task did not wait any longer for the response to its request. The request may still take effect. Wait "
-            "ten minutes before you run the task again."
-        )
+        doubted = failure.extended("The last request may still take effect: run the task again after ten minutes.")
         return doubted.extended(restored=False) if "restored" in failure.facts else doubted
 
     def _may_have_taken_effect(self, todo: Change) -> bool:
@@ -106,15 +103,16 @@ class Rollback:
             current, _missing = self._sender.confirmation(sent, self._sender.answered_at)
         except Exception as ended:
             obstacle = as_failure(ended)
-            said = [f"Restoring the previous setting also failed: {obstacle.msg}"]
-            said += ["Azure had accepted the change, so it may be in effect."] if applied else []
-            return False, failure.extended(*said, restored=False, restore_failure=obstacle.result())
+            failed = failure.extended(*(["The change may be in effect."] if applied else []))
+            text = f"{failed.msg}\nRestoring the previous setting also failed:\n{obstacle.msg}"
+            return False, failed.extended(msg=text, restored=False, restore_failure=obstacle.result())
         # It may not be known whether the account is available.
         is_as_before = current.before in (todo.before, {**todo.before, "available": None})
         restored = not current.requests if isinstance(todo, Removal) else is_as_before
         said = ["The change was rolled back."] if restored and applied else []
         if not isinstance(todo, Removal):
-            said.append(todo.undone(current.before))
+            # After a rollback, the state is as it was before.
+            said += [] if said and current.before == todo.before else [todo.undone(current.before)]
         elif not restored:
             said.append(_removal_not_shown().msg)
         else:
@@ -152,6 +150,5 @@ class Rollback:
 
 def _removal_not_shown() -> CmkError:
     return NotConverged(
-        "Azure accepted the change, but later reads do not show it, so it is not known whether the previous setting "
-        "was restored. Run azbatch.cmk.recover for the accounts."
+        "Later reads do not show whether the previous setting was restored. Run azbatch.cmk.recover for the accounts."
     )

@@ -90,10 +90,10 @@ class RunFiles:
     def require_usable(self) -> None:
         """Raise an error if the folder cannot be written to. Called before the first write of a task."""
         if not self.store(True, "usable"):
-            remedy = "Free or repair the folder (local_tmp in ansible.cfg), and run the playbook again."
+            remedy = "Repair it (local_tmp in ansible.cfg), and run the playbook again."
             raise Refused(
-                f"Ansible's temporary folder {self._folder} is full, read-only or was removed. This task changed "
-                f"nothing. {remedy}",
+                "Ansible's temporary folder is full, read-only or was removed. This task changed nothing. " + remedy,
+                details=str(self._folder),
                 code="temporary_folder_unusable",
                 remedy=remedy,
                 is_of_account=False,

@@ -27,6 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .._core.errors import CmkError, Code, Denied, MissingSdk, NotFound, Rejected, Unavailable
+from .._core.rights import grant
+from .._core.summary import scope_text
 
 # Package -> its module, and its minimum version.
 FLOORS = {
@@ -42,17 +44,18 @@ LOCKED = "ScopeLocked"
 QUOTA_EXCEEDED = "SubscriptionQuotaExceeded"
 # Refusals for other reasons than missing rights, by Azure's code: this collection's code, the reason and the remedy.
 _FORBIDDEN: dict[str, tuple[Code, str, str]] = {
-    LOCKED: (
-        "resource_locked",
-        "a lock of Azure Resource Manager forbids it",
-        "Remove the lock from the resource, its resource group or its subscription, and run the task again.",
-    ),
+    LOCKED: ("resource_locked", "a lock{of} forbids it", "Remove the lock, and run the task again."),
     QUOTA_EXCEEDED: (
         "quota_exceeded",
         "the subscription has reached its quota of accounts in the region",
-        "Request a higher quota, delete an account that is not needed, or use another region or subscription.",
+        "Request a higher quota, or use another region or subscription.",
     ),
 }
+# The name of the assignment or, if its owner has set one, the message for requests that do not comply.
+_POLICY = re.compile(r'"policyAssignment":\{"name":"(?P<name>[^"]+)"|Reasons: \'(?P<reason>[^\']+)\'')
+_LONGEST_POLICY = 60
+_QUOTED = re.compile(r"'(?P<name>[^'/]+)'")
+_LOCKED_SCOPE = re.compile(r"locked: '(?P<scope>/[^']+)'")
 # Codes of the HTTP status 400 that are about a resource of the account, such as its key, its identity or its access.
 # Other codes say that the request is malformed: the next account would send the same request.
 _REFUSED_FOR_ACCOUNT = frozenset(
@@ -83,10 +86,11 @@ def load(package: str) -> ModuleType:
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
-        raise _missing(package, f"cannot be imported ({error})") from error
+        raise _missing(package, f"{package} cannot be imported", details=str(error)) from error
     found = metadata.version(package)
     if _numbers(found) < _numbers(floor):
-        raise _missing(package, f"has version {found} at {loaded.__path__[0]}", found=found)
+        problem = f"{package} {found} is older than {floor}"
+        raise _missing(package, problem, found=found, details=f"{package} is at {loaded.__path__[0]}")
     return loaded
 
 
@@ -115,16 +119,10 @@ def unlogged() -> Iterator[None]:
                     logger.removeHandler(_NOWHERE)
 
 
-def _missing(package: str, problem: str, found: str | None = None) -> MissingSdk:
-    floor = FLOORS[package][1]
-    wanted = " ".join(f"'{name}>={oldest}'" for name, (_module, oldest) in FLOORS.items())
-    remedy = f"For the Python interpreter that runs the task ({sys.executable}): pip install {wanted}"
+def _missing(package: str, problem: str, *, details: str, found: str | None = None) -> MissingSdk:
+    remedy = f"Run: {sys.executable} -m pip install -U {' '.join(FLOORS)}"
     return MissingSdk(
-        f"The Python package {package} {problem}, and version {floor} or newer is needed. {remedy}",
-        package=package,
-        floor=floor,
-        found=found,
-        remedy=remedy,
+        f"{problem}. {remedy}", package=package, floor=FLOORS[package][1], found=found, remedy=remedy, details=details
     )
 
 
@@ -155,35 +153,60 @@ def renewal(credential: Any) -> Any:
     return Renewal()
 
 
-_MISSING_ABOVE: dict[str, tuple[Code, str, str]] = {
+_MISSING_ABOVE: dict[str, tuple[Code, str, str, str]] = {
     "SubscriptionNotFound": (
         "subscription_not_found",
         "subscription_id",
+        "the subscription{of} was not found",
         "Correct O(subscription_id), or grant the caller access to the subscription.",
     ),
     "InvalidSubscriptionId": (
         "subscription_not_found",
         "subscription_id",
+        "the id{of} of the subscription is invalid",
         "Correct O(subscription_id), which must be a GUID.",
     ),
     "ResourceGroupNotFound": (
         "resource_group_not_found",
         "resource_group",
+        "the resource group{of} was not found",
         "Correct O(resource_group), or create the resource group.",
     ),
 }
-# Entra's number -> code, option, remedy. Numbers: learn.microsoft.com, "Microsoft Entra authentication error codes".
-_ENTRA: dict[str, tuple[Code, str, str]] = {
-    "7000215": ("authentication_failed", "secret", "Set O(secret) to the value (not the id) of a current secret."),
-    "7000222": ("secret_expired", "secret", "Create a new secret of the application, and set O(secret) to its value."),
+# Entra's number -> code, option, reason, remedy. Numbers: learn.microsoft.com, "Microsoft Entra authentication error
+# codes".
+_ENTRA: dict[str, tuple[Code, str, str, str]] = {
+    "7000215": (
+        "authentication_failed",
+        "secret",
+        "the secret is wrong",
+        "Set O(secret) to the value (not the id) of a current secret.",
+    ),
+    "7000222": (
+        "secret_expired",
+        "secret",
+        "the secret has expired",
+        "Create a new secret of the application, and set O(secret) to its value.",
+    ),
     "700016": (
         "authentication_failed",
         "client_id",
-        "Correct O(client_id) or O(tenant): the tenant has no such application.",
+        "the tenant has no such application{of}",
+        "Correct O(client_id) or O(tenant).",
     ),
-    "90002": ("authentication_failed", "tenant", "Correct O(tenant): Microsoft Entra ID has no tenant of this name."),
-    "900023": ("authentication_failed", "tenant", "Correct O(tenant): it is a GUID or a domain name."),
-    "700027": ("authentication_failed", "x509_certificate_path", "Register the certificate with the application."),
+    "90002": ("authentication_failed", "tenant", "there is no such tenant{of}", "Correct O(tenant)."),
+    "900023": (
+        "authentication_failed",
+        "tenant",
+        "this is no name of a tenant",
+        "Set O(tenant) to a GUID or a domain name.",
+    ),
+    "700027": (
+        "authentication_failed",
+        "x509_certificate_path",
+        "the application does not have the certificate",
+        "Register the certificate with the application.",
+    ),
 }
 _PERMISSION = re.compile(
     r"perform action '(?P<arm>[^']+)'|Action: '(?P<rbac>[^']+)'|does not have (?P<policy>keys \S+) permission"
@@ -219,8 +242,7 @@ def translated(what: str, unreachable: Code = "unreachable") -> Iterator[None]:
         raise no_response(what, error.message, unreachable) from error
     except (json.JSONDecodeError, sdk.DecodeError) as error:
         raise Unavailable(
-            f"Could not {what}: the response is not JSON, so it is probably not from Azure. Check the proxy and run "
-            "the task again.",
+            f"Could not {what}: the response is not JSON, so it is not from Azure. Check the proxy."
         ) from error
     except sdk.HttpResponseError as error:
         raise service_error(what, _read(error)) from error
@@ -229,65 +251,75 @@ def translated(what: str, unreachable: Code = "unreachable") -> Iterator[None]:
 def _authentication(what: str, error: Any) -> CmkError:
     if "AKV10032" in error.message:
         # Key Vault's error code for a token of another tenant.
-        remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
-        reason = f"the vault belongs to another tenant than the caller. {_reported(error.message)}"
-        return Denied(f"Could not {what}: {reason} {remedy}", code="vault_in_other_tenant", remedy=remedy)
+        remedy = "Move the vault to the caller's tenant, or sign in to the vault's tenant."
+        return Denied(
+            f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}",
+            code="vault_in_other_tenant",
+            remedy=remedy,
+            details=error.message,
+        )
     number = re.search(r"AADSTS(\d+)", error.message)
     # msal reads the tenant's metadata first. If there are none, its message does not contain Entra's number.
     unknown_tenant = "Unable to get authority configuration" in error.message
-    code, option, remedy = _ENTRA.get(
+    unknown = f"Microsoft Entra ID refused the credentials ({number[0]})" if number else "the result has the details"
+    check = "Check O(tenant), O(client_id), O(secret) and O(auth_source)."
+    code, option, reason, remedy = _ENTRA.get(
         number[1] if number else "90002" if unknown_tenant else "",
-        ("authentication_failed", "auth_source", "Check O(tenant), O(client_id), O(secret) and O(auth_source)."),
+        ("authentication_failed", "auth_source", unknown, check),
     )
+    name = _QUOTED.search(error.message)
+    reason = reason.format(of=f" ({name['name']})" if name else "")
     return CmkError(
-        f"Could not {what}: signing in failed. {_reported(error.message)} {remedy}",
-        code=code,
-        option=option,
-        remedy=remedy,
+        f"Could not sign in: {reason}. {remedy}", code=code, option=option, remedy=remedy, details=error.message
     )
 
 
 def service_error(what: str, service: Mapping[str, Any]) -> CmkError:
     """The error for an error response: its `status`, and the `code`, `inner_code` and `message` of the service."""
     status = service["status"]
-    said = _reported(f"({service['code']}) {service['message']}")
     if service["code"] in _MISSING_ABOVE:
-        code, option, remedy = _MISSING_ABOVE[service["code"]]
-        return NotFound(f"Could not {what}. {said} {remedy}", code=code, option=option, remedy=remedy, azure=service)
+        code, option, reason, remedy = _MISSING_ABOVE[service["code"]]
+        name = _QUOTED.search(service["message"])
+        reason = reason.format(of=f" {name['name']}" if name else "")
+        text = f"Could not {what}: {reason}. {remedy}"
+        return NotFound(text, code=code, option=option, remedy=remedy, azure=service)
     if status == 403:
-        return _denied(what, service, said)
+        return _denied(what, service)
     if status == 404:
-        return NotFound(f"Could not {what}. {said}", azure=service)
+        return NotFound(f"Could not {what}: Azure has not found it ({service['code']}).", azure=service)
     if status == 429 or status >= 500:
-        return Unavailable(f"Could not {what}: Azure is busy or failing. {said} Run the task again.", azure=service)
+        reason = f"Azure is busy or failing ({status} {service['code']})"
+        return Unavailable(f"Could not {what}: {reason}. Run the task again.", azure=service)
     if service["code"] in _FORBIDDEN:
         code, reason, remedy = _FORBIDDEN[service["code"]]
-        return Rejected(f"Could not {what}: {reason}. {said} {remedy}", code=code, remedy=remedy, azure=service)
+        scope = _LOCKED_SCOPE.search(service["message"])
+        reason = reason.format(of=f" on {scope_text(scope['scope'])}" if scope else "")
+        return Rejected(f"Could not {what}: {reason}. {remedy}", code=code, remedy=remedy, azure=service)
     is_of_account = status != 400 or service["code"] in _REFUSED_FOR_ACCOUNT
-    return Rejected(f"Could not {what}. {said}", is_of_account=is_of_account, azure=service)
+    remedy = "See the reason in azure.message."
+    text = f"Could not {what}: Azure refused it ({service['code']}). {remedy}"
+    return Rejected(text, is_of_account=is_of_account, remedy=remedy, azure=service)
 
 
-def _reported(message: str) -> str:
-    """Azure's message as a sentence. The last sentence of this collection's message is the remedy."""
-    return f"Azure reports: {message}{'' if message.endswith(('.', '!', '?')) else '.'}"
-
-
-def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
+def _denied(what: str, service: Mapping[str, Any]) -> CmkError:
     if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
-        remedy = "Run the task from a network that the vault's firewall allows, or add this network to the firewall."
+        reason = "the vault's firewall blocks this network"
+        remedy = "Run the task from a network that the firewall allows, or add this network."
         if service["inner_code"] == "ForbiddenByConnection":
-            remedy = "Run the task from a network with a private endpoint of the vault, or allow public access to it."
-        return Denied(f"Could not {what}. {said} {remedy}", code="network_denied", remedy=remedy, azure=service)
+            reason = "the vault does not allow public access"
+            remedy = "Run the task from a network with a private endpoint of the vault."
+        text = f"Could not {what}: {reason}. {remedy}"
+        return Denied(text, code="network_denied", remedy=remedy, azure=service)
     if service["code"] == "RequestDisallowedByPolicy":
-        remedy = (
-            "Azure Policy denies this request, regardless of the roles of the caller. Comply with the policy, or "
-            "create an exemption."
-        )
-        return Denied(f"Could not {what}. {said} {remedy}", remedy=remedy, azure=service)
+        remedy = "Comply with the policy, or create an exemption."
+        policy = _POLICY.search(service["message"])
+        named = f" ({policy[policy.lastgroup][:_LONGEST_POLICY]})" if policy and policy.lastgroup else ""
+        return Denied(f"Could not {what}: Azure Policy denies it{named}. {remedy}", remedy=remedy, azure=service)
     found = _PERMISSION.search(service["message"])
     action = found[found.lastgroup] if found and found.lastgroup else None
-    remedy = f"Grant the caller a role (or access policy) that allows {action or 'this'}."
-    return Denied(f"Could not {what}. {said} {remedy}", action=action, remedy=remedy, azure=service)
+    remedy = grant(action) if action else "Grant the caller a role or an access policy that allows it."
+    reason = f"the caller lacks {action}" if action else f"Azure denies it to the caller ({service['code']})"
+    return Denied(f"Could not {what}: {reason}. {remedy}", action=action, remedy=remedy, azure=service)
 
 
 def _read(error: Any) -> dict[str, Any]:
@@ -320,6 +352,13 @@ def _detail(detail: Any) -> str:
 # (HTTP status 407), the proxy works, and the host may be unreachable.
 _PROXY_FAILED = re.compile(r"connect to proxy|ProxyError", re.IGNORECASE)
 _HOST_FAILED = re.compile(r"Tunnel connection failed: (?!407)")
+# Why there is no response, by messages of urllib3 and Python.
+_NO_RESPONSE = (
+    (re.compile(r"resolve|getaddrinfo|Name or service not known", re.IGNORECASE), "the name of its host is unknown"),
+    (re.compile(r"certificate", re.IGNORECASE), "the certificate of its host is not trusted"),
+    (re.compile(r"refused", re.IGNORECASE), "its host refused the connection"),
+    (re.compile(r"timed out|timeout", re.IGNORECASE), "its host did not respond in time"),
+)
 # In the order in which the library requests reads them.
 _VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -333,19 +372,22 @@ def no_response(what: str, message: str, unreachable: Code) -> Unavailable:
     name, proxy, secret = _proxy()
     said = message.replace(secret, "...") if secret else message
     if is_of_proxy(message):
-        remedy = f"Correct {name}, start the proxy, or give the proxy the credentials that it asks for."
+        remedy = f"Correct {name}, start the proxy, or give it credentials."
         return Unavailable(
-            f"Could not {what}: the proxy {proxy} ({name}) does not accept the connection ({said}). {remedy}",
+            f"Could not {what}: the proxy {proxy} does not accept the connection. {remedy}",
             code="unreachable",
             proxy=proxy,
             remedy=remedy,
+            details=said,
         )
+    reason = next((reason for pattern, reason in _NO_RESPONSE if pattern.search(said)), "no response")
     remedy = "Check the network, the proxy and the name of the host."
     return Unavailable(
-        f"Could not {what}: no response ({said}). {remedy}",
+        f"Could not {what}: {reason}. {remedy}",
         code=unreachable,
         remedy=remedy,
         is_of_account=unreachable == "vault_unreachable",
+        details=said,
     )
 
 

@@ -215,4 +215,4 @@ def _reason(complaint: CmkError) -> str:
     azure = complaint.facts.get("azure")
     if azure:
         return f". Azure reports: ({azure['code']}) {azure['message']}"
-    return f". {complaint}" if isinstance(complaint, Unavailable) else ""
+    return f". {complaint.reported}" if isinstance(complaint, Unavailable) else ""

@@ -29,9 +29,9 @@ from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of
 
 # A repair that is made only if it is asked for: the versions may have been leaked.
 OTHER_VERSIONS = "other_versions"
-_LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
+_LOST = "The account cannot be recovered, only deleted (azbatch.cmk.batch_account_identity, state: absent)."
 _NEW_VERSION = "Create a new version with azbatch.cmk.rotate (cmk_key_new_version: true)."
-_RESTORE = f"Restore a backup of the key if there is one. Without a backup, {_LOST[0].lower()}{_LOST[1:]}"
+_RESTORE = "Restore a backup of the key. Without a backup, the account can only be deleted."
 # Batch uses wrapKey only when the key of an account is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
 _ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
@@ -46,6 +46,8 @@ _SAID_BY_BATCH = {
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _BLOCKED_BY_FIREWALL = "caller is not a trusted service"
 _ACCESSIBLE_AGAIN = "accessible again"
+# Before the text of Batch in the evidence of a cause.
+BATCH_REPORTS = "Batch reports: "
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
 
@@ -112,7 +114,7 @@ def describe(observed: Symptoms) -> dict[str, Any]:
         ],
         "repairs": repairs(observed),
         "recoverable": all(cause.repair for cause in _to_repair(observed)),
-        "unknown": [str(error) for error in unread(observed)],
+        "unknown": [error.reported for error in unread(observed)],
         "vault": _place(evidence, observed),
         "key_identifiers": _needed(evidence, needed),
         "preflight": preflight.describe(checks),
@@ -144,8 +146,9 @@ def unread(observed: Symptoms) -> list[CmkError]:
         text = f"The key vault {evidence.key.vault} is in no subscription that the caller can read. {remedy}"
         errors.insert(0, Denied(text, action=f"{rights.VAULTS}/read", remedy=remedy))
     if _is_in_perimeter(evidence) and isinstance(evidence.bundle, CmkError):
-        text = f"{preflight.IN_PERIMETER} {preflight.OPEN_PERIMETER}"
-        errors.append(Denied(text, code="network_denied", remedy=preflight.OPEN_PERIMETER))
+        text = "A network security perimeter around the vault blocks this network, and perhaps Batch."
+        remedy = "Add access rules for both to the perimeter."
+        errors.append(Denied(f"{text} {remedy}", code="network_denied", remedy=remedy))
     return errors
 
 
@@ -460,7 +463,7 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptom
         remedy = "Recover the vault (azbatch.cmk.keyvault_cmk_vault, allowed_repairs: [vault])."
         yield Cause("vault_deleted", text, remedy, "vault", deadline=instant(moment(purged)))
     elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
-        text = f"There is no vault {vault}, and no deleted vault has this name. The name is available: it was purged."
+        text = f"The vault {vault} was purged: there is neither a vault nor a deleted vault of this name."
         yield Cause("vault_missing", text, _LOST)
     if "same_tenant" in failed:
         check = failed["same_tenant"]
@@ -489,7 +492,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
     elif _is_version_lost(observed):
         # The account follows the key, and a different key of the same name exists now.
         text = f"The key {key.name} does not have the version that Batch needs: the version was purged."
-        yield Cause("version_missing", f"{text} Batch reports: {_said(observed)}", _RESTORE)
+        yield Cause("version_missing", f"{text} {BATCH_REPORTS}{_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
     if unusable:
         remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key_state, state: enabled)."
@@ -532,7 +535,7 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
     """The cause that Batch's message shows, if the caller cannot read the key."""
     for name, pattern in _SAID_BY_BATCH.items():
         if pattern.search(said):
-            yield Cause(name, f"Batch reports: {said}", "Run this as a caller who can read the key.", "key")
+            yield Cause(name, f"{BATCH_REPORTS}{said}", "Run this as a caller who can read the key.", "key")
 
 
 def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:

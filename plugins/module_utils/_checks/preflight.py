@@ -100,11 +100,12 @@ def require(evidence: Evidence, so: str | None = None) -> tuple[Check, ...]:
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
         return checks
-    message = numbered([f"{check.name}: {check.evidence} {check.remedy}" for check in failed])
-    so = so or f"so the {evidence.account} was not moved to it"
+    message = numbered([f"{check.evidence} {check.remedy}" for check in failed])
+    so = so or f"The {evidence.account} was not moved to the key {evidence.key.name}"
     raise Refused(
-        f"Batch could not use the key {evidence.key}, {so}.{message}",
+        f"{so}.{message}",
         code="preflight_failed",
+        key_identifier=str(evidence.key),
         failed_checks=[check.name for check in failed],
         preflight=describe(failed),
         remedy=numbered([check.remedy for check in failed]).lstrip(),
@@ -121,13 +122,10 @@ def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
     access = next(check for check in checks if check.name == "access_granted")
     if access.status != UNKNOWN:
         return checks
-    remedy = (
-        "Grant the caller Microsoft.KeyVault/vaults/read and, for a vault that uses Azure RBAC, "
-        "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
-    )
+    remedy = f"Assign Reader on the vault {evidence.key.vault} to the caller."
     raise Refused(
-        f"The {evidence.account} was not moved to the key {evidence.key}: whether its identity may use the key could "
-        f"not be read, so the change could not be confirmed. {access.evidence} {remedy}",
+        f"The {evidence.account} was not moved to key {evidence.key.name}: the caller cannot read whether its identity "
+        f"may use the key. {remedy}",
         code="access_unknown",
         preflight=describe([access]),
         remedy=remedy,
@@ -174,7 +172,7 @@ def _of_key(judge: Callable[[KeyBundle, Evidence], Judgement]) -> Callable[[Evid
 
 
 def _unseen(what: str, error: CmkError | None) -> str:
-    return f"{what} could not be read: {error}" if error else f"{what} was not found."
+    return f"{what} could not be read: {error.reported}" if error else f"{what} was not found."
 
 
 def _identity_present(evidence: Evidence) -> Judgement:
@@ -237,8 +235,8 @@ def _key_exists(evidence: Evidence) -> Judgement:
         if evidence.key.version:
             remedy = "Correct the version in O(key_identifier), or leave it out to follow the latest version."
             return False, f"There is no key version {evidence.key}.", remedy
-        remedy = "Create the key with M(azbatch.cmk.keyvault_cmk_key), or correct O(key_identifier)."
-        return False, f"There is no key {evidence.key}.", f"{remedy} If the key was deleted, recover it."
+        remedy = "Create or recover it (M(azbatch.cmk.keyvault_cmk_key)), or correct O(key_identifier)."
+        return False, f"There is no key {evidence.key}.", remedy
     return True, f"{evidence.bundle['key']['kid']} exists.", ""
 
 
@@ -252,7 +250,7 @@ def _not_expired(bundle: KeyBundle, evidence: Evidence) -> Judgement:
     since = f"It is valid from {instant(begins)}" if begins else "It is valid"
     text = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
     if evidence.lasting and ends and ends > evidence.now:
-        text += f" The key must stay valid for {evidence.lasting / 60:.0f} minutes after an account is moved to it."
+        text += f" It must stay valid for {evidence.lasting / 60:.0f} minutes."
     valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now + evidence.lasting < ends)
     return valid, text, "Create a new version with azbatch.cmk.rotate, or extend its validity."
 
@@ -281,15 +279,22 @@ def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
     if isinstance(evidence.assignments, CmkError):
         return None, _unseen("role assignments", evidence.assignments), ""
     missing = {principal: _missing(vault, principal, evidence) for principal in evidence.existing}
-    lacking = [f"the principal {principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
-    if evidence.by_any and len(lacking) < len(missing):
+    lacking: dict[str, list[str]] = {}
+    for principal, names in missing.items():
+        if names:
+            lacking.setdefault(", ".join(names), []).append(principal)
+    if evidence.by_any and not all(missing.values()):
         return True, "One of the identities may get, wrapKey and unwrapKey.", ""
+    they_lack = [
+        f"principal {who[0]} lacks {names}" if len(who) == 1 else f"principals {' and '.join(who)} lack {names}"
+        for names, who in lacking.items()
+    ]
     text = (
-        f"In the vault {vault['name']}, {'; '.join(lacking)}."
+        f"The {'; the '.join(they_lack)} in the vault {vault['name']}."
         if lacking
         else "The identity may get, wrapKey and unwrapKey."
     )
-    return not lacking, text, "Grant the access with M(azbatch.cmk.keyvault_cmk_access)."
+    return not lacking, text, "Grant it with M(azbatch.cmk.keyvault_cmk_access)."
 
 
 def _missing(vault: Vault, principal: str, evidence: Evidence) -> list[str]:

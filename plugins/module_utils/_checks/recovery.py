@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .._core.errors import AccountUnavailable, CmkError, Denied, Refused
+from .._core.errors import AccountUnavailable, CmkError, Denied, Refused, numbered
 from .._documents import account as account_document
 from . import diagnosis as account_diagnosis
-from .diagnosis import Surveyed, Symptoms
+from .diagnosis import BATCH_REPORTS, Surveyed, Symptoms
 from .preflight import OK
 
 
@@ -43,32 +43,38 @@ def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str]) -
         raise _no_cause(name, unavailable)
     refusals = [*_not_repaired(causes, repairs, allowed), *unread]
     if refusals:
-        evidence = (one["evidence"] for one in causes if one["repair"])
-        message = " ".join([*evidence, *(one.msg for one in refusals), *_lets_batch_in(refusals, described)])
+        evidence = (_evidence(one) for one in causes if one["repair"])
+        sentences = [*evidence, *(one.msg for one in refusals), *_lets_batch_in(refusals, described)]
         first, state = refusals[0], "is not available" if available is False else "may not be available"
         raise first.extended(
-            msg=f"The Batch account {name} {state}. {message} This task changed nothing.", causes=causes
+            msg="\n".join([f"The Batch account {name} {state}. This task changed nothing.", *sentences]),
+            causes=causes,
+            **(unavailable.texts if unavailable else {}),
         )
     return tuple(_HIDES[one["name"]] for one in causes if one["name"] in _HIDES)
 
 
+def _evidence(cause: Mapping[str, Any]) -> str:
+    """The evidence in an error, without the text of Batch."""
+    own = str(cause["evidence"]).partition(BATCH_REPORTS)[0].strip()
+    return own or f"Batch reports the cause {cause['name']}."
+
+
 def _not_of_key(name: str, unavailable: CmkError) -> AccountUnavailable:
-    remedy = "Fix the problem that Azure reports, and run the task again."
+    remedy = "Fix the problem that Azure reports (azure.message), and run the task again."
     return AccountUnavailable(
-        f"The Batch account {name} is not available, but uses a Microsoft-managed key. {unavailable.msg} {remedy}",
+        f"The Batch account {name} is not available, but uses a Microsoft-managed key. {remedy}",
         remedy=remedy,
+        **unavailable.texts,
     )
 
 
 def _no_cause(name: str, unavailable: CmkError) -> AccountUnavailable:
-    remedy = (
-        "If somebody repaired the access to the key a few minutes ago, wait ten minutes and run the task again. "
-        "Otherwise fix the problem that Batch reports."
-    )
+    remedy = "Run the task again in ten minutes. If that fails, fix the problem that Batch reports (azure.message)."
     return AccountUnavailable(
-        f"The Batch account {name} is not available, and no cause was found. {unavailable.msg} {remedy} This task "
-        "changed nothing.",
+        f"The Batch account {name} is not available, and no cause was found. {remedy} This task changed nothing.",
         remedy=remedy,
+        **unavailable.texts,
     )
 
 
@@ -97,13 +103,13 @@ def _not_repaired(
 ) -> Iterator[CmkError]:
     lost = [cause for cause in causes if cause["repair"] is None]
     if lost:
-        message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
-        yield Refused(f"The account cannot be recovered: {message}", code="not_recoverable", remedy=lost[0]["remedy"])
+        message = numbered([f"{_evidence(cause)} {cause['remedy']}" for cause in lost]).strip()
+        yield Refused(message, code="not_recoverable", remedy=lost[0]["remedy"], causes=lost)
     excluded = [repair for repair in repairs if repair not in allowed]
     if excluded:
-        remedy = "Add the missing repairs, or make them in another way."
+        remedy = f"Add {' and '.join(excluded)} to O(allowed_repairs), or repair that in another way."
         yield Refused(
-            f"These repairs that the account needs are not in O(allowed_repairs): {', '.join(excluded)}. {remedy}",
+            remedy,
             code="repair_not_allowed",
             option="allowed_repairs",
             value=list(allowed),

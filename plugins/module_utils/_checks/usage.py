@@ -29,16 +29,16 @@ from .._core.ids import (
     place_of,
     principals_of,
     read_key_identifier,
+    type_of,
 )
-from .._core.summary import and_text, counted, users_text
+from .._core.summary import and_text, counted, scope_text, some_text, user_text, users_text
 from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
 from .._documents.key import updated_at, version_of
-from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
 # The number of subscriptions in a warning.
 _MOST_NAMES = 3
-_FORCE = "set O(force=true) if such accounts may lose their key"
+_FORCE = "O(force=true)"
 
 
 class Unlisted(TypedDict):
@@ -304,11 +304,10 @@ def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
         for of in (visible["disks"], visible["services"])
     )
     of_pools = (
-        f"The keys of pools are not known, so these may use any key: {pools}. Batch does not list the pools of an "
-        "unavailable account: recover it, or delete it. If Batch had an error, run the task again. The key of a disk "
-        "encryption set is not read."
+        f"The keys of pools or of disk encryption sets of these are not known, and may be any: {pools}. Recover or "
+        "delete unavailable accounts."
     )
-    of_others = f"Azure Resource Graph does not show which key of the vault these use, so it may be any: {others}."
+    of_others = f"Azure Resource Graph does not show which key of the vault these use: {others}."
     return (*([of_pools] if pools else []), *([of_others] if others else []))
 
 
@@ -318,11 +317,10 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     unlisted = visible["unlisted"]
     if not unlisted:
         return
-    remedy = remedy_for(unlisted, f", or {otherwise}")
-    users = "resources" if all(map(_is_of_services, unlisted)) else "accounts"
+    remedy = remedy_for(unlisted, otherwise)
+    scopes = some_text([scope_text(one["scope"]) for one in unlisted], 1)
     raise Refused(
-        f"Refused to {what}, because not all {users} that may be affected are known. "
-        f"{' '.join(map(not_listed, unlisted))} {remedy}",
+        f"Refused to {what}: its users are not all known ({scopes}). {remedy}",
         code="users_unknown",
         unlisted=list(unlisted),
         remedy=remedy,
@@ -331,17 +329,13 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
 
 def remedy_for(unlisted: Sequence[Unlisted], otherwise: str = "") -> str:
     """How all users can be found. `otherwise` is a further alternative."""
-    rights: dict[str, list[str]] = {}
-    for one in unlisted:
-        if one["action"]:
-            rights.setdefault(_rights_to_list(one["action"]), []).append(one["scope"])
-    missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
-    grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
-    only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
-    elsewhere = ", or set O(users_in) to the subscriptions of all users"
-    is_narrower = any(one["scope"] != GRAPH for one in unlisted)
-    alternatives = f"{only_batch if any(map(_is_of_services, unlisted)) else ''}{elsewhere if is_narrower else ''}"
-    return f"{grant}{alternatives}{otherwise}."
+    grant = "Assign Reader there" if any(one["action"] for one in unlisted) else "Run the task again"
+    options = ["O(vault_used_by=batch)"] if any(map(_is_of_services, unlisted)) else []
+    options += ["O(users_in)"] if any(one["scope"] != GRAPH for one in unlisted) else []
+    options += [otherwise] if otherwise else []
+    *most, last = options or [""]
+    alternatives = f"{', '.join(most)} or {last}" if most else last
+    return f"{grant}{', or set ' if options else ''}{alternatives}."
 
 
 def not_listed(unlisted: Unlisted) -> str:
@@ -356,23 +350,12 @@ def _is_of_services(unlisted: Unlisted) -> bool:
     return unlisted["scope"] == GRAPH or unlisted["action"] == READ_ALL
 
 
-def _rights_to_list(action: str) -> str:
-    if action == READ_ALL:
-        return f"{READ_ALL} (the role Reader)"
-    return action if action == POOLS_READ else f"{READ_ACCOUNTS} and {READ_PERMISSIONS}"
-
-
 def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
     """The refusal inside the margin. `what` is the change as an infinitive."""
-    remedy = (
-        "Run the task again after that time. If the key is leaked, set O(unused_for=P0D). Accounts that still need it "
-        "may then lose their key."
-    )
-    why = f"These were changed, or could use a new version, so recently that they may still need it: {users_text(ids)}."
-    if not ids:
-        why = "It was updated so recently that Batch may still need it for an account that has left it."
+    remedy = "Run the task again then or, if the key has leaked, set O(unused_for=P0D)."
+    who = some_text([user_text(one) for one in ids]) if ids else "an account that has left it"
     return Refused(
-        f"Refused to {what} before {instant(until)}. {why} {remedy}",
+        f"Refused to {what} before {instant(until)}: {who} may need it. {remedy}",
         code="recently_used",
         kept_until=instant(until),
         accounts=list(ids),
@@ -387,7 +370,7 @@ def lost(what: str, ids: Sequence[str]) -> Refused:
     remedy = "Run azbatch.cmk.recover for these accounts."
     return Refused(
         f"Did not {what}: that is done already, but {counted(ids)} {'uses' if len(ids) == 1 else 'use'} it: "
-        f"{users_text(ids)}. {remedy}",
+        f"{some_text([user_text(one) for one in ids])}. {remedy}",
         code="in_use",
         accounts=list(ids),
         pools=[],
@@ -424,21 +407,19 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
 
 
 def _in_use(what: str, users: list[str], visible: Visible, until: float | None) -> CmkError:
-    names, unlisted = users_text(users), visible["unlisted"]
-    more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
+    names, unlisted = some_text([user_text(one) for one in users], 2), visible["unlisted"]
+    more = "".join(f"\n{one}" for one in pools_unknown(users, visible))
+    if unlisted:
+        more += f"\nThere may be more in {some_text([scope_text(one['scope']) for one in unlisted])}."
     others = [user for user in users if not is_of_batch(user)]
-    move = "Switch the accounts to another key first (azbatch.cmk.switch)" if len(others) < len(users) else ""
-    other = "Give the resources of other services another key first" if others else ""
-    moves = ". ".join(filter(None, (move, other)))
-    why, remedy = "uses it" if len(users) == 1 else "use it", f"{moves}, or set O(force=true)."
-    steps = (
-        f"{moves}; if the vault is to be deleted, in another vault. Or set O(force=true) if they may lose their key."
-    )
+    with_role = " (azbatch.cmk.switch)" if len(others) < len(users) else ""
+    why = "uses it" if len(users) == 1 else "use it"
+    remedy = f"Give {'it' if len(users) == 1 else 'them'} another key first{with_role}, or set O(force=true)."
     if until is not None:
-        why = "changed so recently that it may still be needed"
-        steps = remedy = f"Run the task again after {instant(until)}."
+        why, remedy = "may still need it", f"Run the task again after {instant(until)}."
+    numbers = counted(users) if len(set(map(type_of, users))) < _MOST_NAMES else f"{len(users)} resources"
     return Refused(
-        f"Refused to {what}, because {counted(users)} {why}: {names}. {steps}{more}",
+        f"Refused to {what}: {numbers} {why} ({names}). {remedy}{more}",
         code="in_use",
         kept_until=instant(until),
         accounts=[user for user in users if is_of_batch(user) and not is_pool(user)],

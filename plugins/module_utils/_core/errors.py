@@ -9,7 +9,8 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from .markup import plain
@@ -94,6 +95,13 @@ Code = Literal[
     "interrupted",
     "internal_error",
 ]
+# The most characters of an error, or of each line of an error that reports several problems.
+LONGEST = 200
+# The most characters of a value in an error. The result has the value.
+_LONGEST_VALUE = 60
+# GUIDs, and versions of keys. Their first characters are enough to distinguish them.
+_ID = re.compile(r"\b[0-9a-f]{8}(?:[0-9a-f]{24}|(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b", re.IGNORECASE)
+_SHORT_ID = 8
 # Azure names only the value of the subscription or the resource group that it has not found.
 PLACE_NOT_FOUND: tuple[Code, ...] = ("subscription_not_found", "resource_group_not_found")
 # The page of the installed version that describes each code.
@@ -103,8 +111,11 @@ MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/errors.md"
 class CmkError(Exception):
     """A failure with a human-readable message and a stable code for playbooks.
 
-    `msg` and the remedy mark options and modules (markup.py). `str(error)` is the message without marks, for reports.
-    Facts are further values of the task's result: the option and its value, the remedy, the steps that were applied.
+    The message says what failed, why, and what to do, in at most `LONGEST` characters. The text of Azure is never in
+    it, but is a fact (`azure`), and so are long evidence and the text of a library or a program (`details`). Facts are
+    further values of the task's result, such as the option and its value, the remedy, and the steps that were applied.
+
+    `msg` and the remedy mark options and modules (markup.py). `str(error)` is the message without marks.
     """
 
     code: Code | Literal["failed"] = "failed"
@@ -126,20 +137,49 @@ class CmkError(Exception):
         self, *sentences: str, msg: str | None = None, is_of_account: bool | None = None, **facts: Any
     ) -> CmkError:
         """The error with another message, or with more sentences, such as the outcome of a rollback, and with more
-        facts."""
+        facts. A sentence begins another line if the line would be too long."""
         more = type(self).__new__(type(self))
         more.__dict__.update(self.__dict__)
-        more.msg = self.msg if msg is None else msg
+        more.msg, more.facts = self.msg if msg is None else msg, {**self.facts, **facts}
         for sentence in sentences:
-            more.msg += f"{'' if more.msg.endswith(('.', '!', '?')) else '.'} {sentence}"
-        more.args, more.facts = (more.msg,), {**self.facts, **facts}
+            joined = f"{more.msg}{'' if more.msg.endswith(('.', '!', '?')) else '.'} {sentence}"
+            is_long = len(shortened(joined.rpartition("\n")[2], more.facts)) > LONGEST
+            more.msg = f"{more.msg}\n{sentence}" if is_long else joined
+        more.args = (more.msg,)
         more.is_of_account = self.is_of_account if is_of_account is None else is_of_account
         more.__cause__, more.__traceback__ = self.__cause__, self.__traceback__
         return more
 
     def result(self) -> dict[str, Any]:
         scope = {"scope": "account"} if self.is_of_account else {}
-        return {"msg": self.msg, "code": self.code, **scope, **self.facts}
+        return {"msg": shortened(self.msg, self.facts), "code": self.code, **scope, **self.facts}
+
+    @property
+    def texts(self) -> dict[str, Any]:
+        """The facts with the texts of others, for an error whose reason this error is."""
+        return {name: self.facts[name] for name in ("azure", "details") if name in self.facts}
+
+    @property
+    def reported(self) -> str:
+        """The message with the text of Azure, for a report, which has no other place for that text."""
+        return " ".join([str(self), *reports(self.facts)])
+
+
+def shortened(text: str, facts: Mapping[str, Any]) -> str:
+    """The message with the first characters of the ids that the facts have in full. The value of an option is shown as
+    the person wrote it."""
+    beside = str({name: value for name, value in facts.items() if name not in ("remedy", "value", "problems")}).lower()
+    return _ID.sub(lambda one: f"{one[0][:_SHORT_ID]}…" if one[0].lower() in beside else one[0], text)
+
+
+def reports(facts: Mapping[str, Any]) -> list[str]:
+    """What Azure, a library or a program has reported about a failure, as sentences."""
+    azure, details = facts.get("azure"), facts.get("details")
+    said = []
+    if azure and azure.get("message"):
+        code = f"({azure['code']}) " if azure.get("code") else ""
+        said = [f"Azure reports: {code}{azure['message']}"]
+    return [f"{one.rstrip('.')}." for one in [*said, *([details] if details else [])]]
 
 
 def link_to(code: str) -> str:
@@ -147,12 +187,9 @@ def link_to(code: str) -> str:
 
 
 def documented(result: dict[str, Any]) -> dict[str, Any]:
-    """The result of a task. That of a failure has the link to its code, which also ends the message."""
-    if "code" not in result or "msg" not in result:
-        return result
-    link = link_to(result["code"])
-    separator = "\n" if "\n" in result["msg"] else " "
-    return {**result, "msg": f"{result['msg']}{separator}See {link}", "documentation": link}
+    """The result of a task. That of a failure has the link to its code."""
+    is_failure = "code" in result and "msg" in result
+    return {**result, "documentation": link_to(result["code"])} if is_failure else result
 
 
 class InvalidOption(CmkError):
@@ -161,10 +198,16 @@ class InvalidOption(CmkError):
     code: Code = "invalid_option"
 
     def __init__(self, option: str, value: Any, problem: str, remedy: str, *, code: Code | None = None) -> None:
-        given = "not set" if value is None else repr(value)
+        given = "not set" if value is None else value_text(value)
         super().__init__(
             f"O({option}) is {given}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
         )
+
+
+def value_text(value: Any) -> str:
+    """The begin of a value. The result of the error has all of it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 class Problems:
@@ -268,8 +311,7 @@ class PlanOutdated(CmkError):
 def created_by_others(resource: str) -> PlanOutdated:
     """`resource` is its kind and name."""
     return PlanOutdated(
-        f"The {resource} was created by somebody else just before this task would have created it. This task "
-        "changed nothing. Run the task again."
+        f"Somebody else has just created the {resource}, so this task changed nothing. Run the task again."
     )
 
 

@@ -110,8 +110,7 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
             option,
             value,
             "this is not the identifier of a key in a key vault.",
-            "Use https://VAULT.vault.azure.net/keys/KEY/VERSION to pin a version, or leave out /VERSION to follow "
-            "the latest version of the key (in other clouds with their own suffix).",
+            "Use https://VAULT.vault.azure.net/keys/KEY, and /VERSION to pin it.",
         )
     return _key_identifier(found["vault"], found["suffix"], found["name"], found["version"])
 
@@ -160,10 +159,7 @@ def check_account_name(value: str, option: str) -> str:
 
 
 def check_vault_name(value: str, option: str) -> str:
-    problem = (
-        "a vault's name has 3 to 24 letters, digits and single hyphens, begins with a letter and ends with a letter "
-        "or digit."
-    )
+    problem = "a vault's name has 3 to 24 letters, digits and single hyphens, and begins with a letter."
     return _checked(_VAULT_NAME, value, option, problem)
 
 
@@ -185,7 +181,7 @@ def check_subscriptions(values: Iterable[str] | None, option: str) -> None:
 
 
 def check_group_name(value: str, option: str) -> str:
-    problem = "a resource group's name has 1 to 90 letters, digits and characters of -_.(), and no period at its end."
+    problem = "a resource group's name has 1 to 90 letters, digits and -_.(), and no period at its end."
     return _checked(_GROUP_NAME, value, option, problem)
 
 
@@ -243,9 +239,8 @@ def parse_user_assigned_id(value: str, option: str) -> UserAssignedId:
         raise InvalidOption(
             option,
             value,
-            "this is not the resource id of a user-assigned identity.",
-            "Use /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity"
-            "/userAssignedIdentities/NAME.",
+            "this is no id of a user-assigned identity.",
+            "Use its resource id (/subscriptions/.../userAssignedIdentities/NAME).",
         )
     return UserAssignedId(found["subscription"], found["group"], found["name"])
 

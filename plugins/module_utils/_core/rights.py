@@ -41,6 +41,29 @@ class VaultRight:
 Needed: TypeAlias = "Right | VaultRight"
 
 
+# By the begin of an action, Azure's built-in role that is sufficient, in the order in which they are searched.
+_ROLES = (
+    ("Microsoft.KeyVault/vaults/keys/read", "Key Vault Reader or Key Vault Crypto Officer"),
+    ("Microsoft.KeyVault/vaults/key", "Key Vault Crypto Officer"),
+    ("Microsoft.KeyVault/vaults/read", "Key Vault Reader"),
+    ("Microsoft.KeyVault/", "Key Vault Contributor"),
+    ("Microsoft.Authorization/roleAssignments/write", "Role Based Access Control Administrator"),
+    ("Microsoft.Authorization/roleAssignments/delete", "Role Based Access Control Administrator"),
+    ("Microsoft.ManagedIdentity/userAssignedIdentities/assign", "Managed Identity Operator"),
+    ("Microsoft.Batch/", "Azure Batch Account Contributor"),
+)
+
+
+def grant(action: str) -> str:
+    """How a caller gets the right: by a role or, for a permission of a key, by an access policy."""
+    if not action.startswith("Microsoft."):
+        return "Add it to the caller's access policy of the vault."
+    if action.lower().endswith("/read") and not action.startswith("Microsoft.KeyVault/"):
+        return "Assign Reader."
+    found = (role for begin, role in _ROLES if action.lower().startswith(begin.lower()))
+    return f"Assign {next(found, 'a role that allows it')}."
+
+
 class Missing(NamedTuple):
     """The actions that the caller lacks with their scopes, and why vaults could not be found, which may be for a right
     too."""

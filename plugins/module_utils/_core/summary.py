@@ -105,6 +105,19 @@ def users_text(ids: Iterable[str]) -> str:
     return ", ".join(map(user_text, ids))
 
 
+def scope_text(scope: str) -> str:
+    """The name of a resource, a resource group or a subscription, such as `the key vault kv`, by its id. Results have
+    the id."""
+    parts = scope.strip("/").split("/")
+    if not scope.startswith("/") or len(parts) < 2:
+        return scope
+    if "providers" in scope.lower().split("/"):
+        kind, name = type_of(scope), parts[-1]
+        known = {**_TYPES, "microsoft.keyvault/vaults": "key vault"}.get(kind, kind.rpartition("/")[2])
+        return f"the {known} {name}"
+    return f"the {'resource group' if len(parts) > 2 else 'subscription'} {parts[-1]}"
+
+
 def used_by_text(users: Sequence[str]) -> str:
     """Why a resource was kept: the names of at most three of the resources (ids) that use it."""
     return f"because of possible use by {some_text([user_text(one) for one in users])}"

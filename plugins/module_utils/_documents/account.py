@@ -38,7 +38,7 @@ FAILED = "Failed"
 UNDER_WAY = {"Creating": "is being created", "Deleting": "is being deleted"}
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 _NOT_KNOWN = "is available is not known, because the caller may not list its pools."
-_GRANT = f"Grant the caller a role that allows {POOLS_READ} on the account, such as Reader."
+_GRANT = "Assign Reader on the account."
 
 
 def describe(account: Account | None) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class KeyUnusable(Unavailable):
     lists its pools."""
 
     def __init__(self, evidence: Sequence[str], *, pools_listed: bool) -> None:
-        super().__init__(f"Batch cannot use the key of the account: {' '.join(evidence)}")
+        super().__init__("Batch cannot use the key of the account.", details=" ".join(evidence))
         self.pools_listed = pools_listed
 
 
@@ -106,8 +106,8 @@ class NotShown(CmkError):
     """The reason why it is not known whether an account is available, although its pools can be listed."""
 
     def __init__(self, unknown: Sequence[str], *, is_unread: bool = False, known_from: float | None = None) -> None:
-        told = "Batch lists the pools of the account, and may do so although the account has lost its key."
-        super().__init__(f"{told} {' '.join(unknown)}")
+        told = "Batch lists the pools of the account, which is no proof that it can use its key."
+        super().__init__(told, details=" ".join(unknown))
         # Whether data that would show it could not be read. Otherwise, Azure does not show it.
         self.is_unread = is_unread
         # From when on Azure shows it, in seconds since 1970; None if no time is known.
@@ -183,11 +183,11 @@ def _is_encrypted(disk: Disk) -> bool:
 def availability_unknown(name: str, reason: CmkError) -> Denied:
     """The error that a change of the account could not be confirmed."""
     return Denied(
-        f"Whether the Batch account {name} {_NOT_KNOWN} A change could not be confirmed, so it is refused. {_GRANT} "
-        f"{reason.msg}",
+        f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT} This task changed nothing.",
         code="availability_unknown",
         action=POOLS_READ,
         remedy=_GRANT,
+        **reason.texts,
     )
 
 
@@ -205,19 +205,22 @@ def require_readable(name: str, reason: CmkError) -> None:
     purpose, or a recent repair, is no error: nothing has to be done about it."""
     if isinstance(reason, NotShown) and not reason.is_unread:
         return
-    remedy = _GRANT if isinstance(reason, Denied) else "Make readable what the message names, and run the task again."
-    warning = availability_warning(name, reason)
+    why, remedy = "something cannot be read (details)", "Make that readable, and run the task again."
+    if isinstance(reason, Denied):
+        why, remedy = "the caller may not list its pools", _GRANT
     raise Refused(
-        f"{warning.removesuffix(_GRANT).rstrip()} The task fails because of O(require_readable=true). {remedy}",
+        f"Whether the Batch account {name} is available is not known, because {why}. {remedy} "
+        "(O(require_readable=true))",
         code="availability_unknown",
         remedy=remedy,
+        **reason.texts,
     )
 
 
 def availability_warning(name: str, reason: CmkError) -> str:
     if isinstance(reason, Denied):
         return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
-    return f"Whether the Batch account {name} is available is not known. {reason.msg}"
+    return f"Whether the Batch account {name} is available is not known. {reason.reported}"
 
 
 def describe_identity(identity: Identity) -> dict[str, Any]:
@@ -250,9 +253,9 @@ def require_ready(account: Account | None) -> None:
         remedy = "Wait until that has finished."
         raise Refused(f"The Batch account {name} {UNDER_WAY[state]}. {remedy}", code="account_under_way", remedy=remedy)
     if is_failed(account):
-        remedy = "If its creation has failed, run the role azbatch.cmk.provision again, or delete the account."
+        remedy = "If that was its creation, run the role azbatch.cmk.provision again, or delete the account."
         raise Refused(
-            f"The last operation on the Batch account {name} has failed (provisioning state Failed). {remedy}",
+            f"The last operation on the Batch account {name} has failed. {remedy}",
             code="account_failed",
             remedy=remedy,
         )
@@ -275,7 +278,7 @@ def required(
     """The account's document. Raises NotFound if there is no account. `options` are the options of the module that
     have the name and the resource group of the account."""
     if account is None:
-        remedy = "Create it with M(azbatch.cmk.batch_account_identity), or correct "
+        remedy = "Create it (M(azbatch.cmk.batch_account_identity)), or correct "
         remedy += f"O({options[0]}), O({options[1]}) or O(subscription_id)."
         raise NotFound(
             f"There is no Batch account {name} in the resource group {group}. {remedy}",
@@ -289,9 +292,8 @@ def required(
 
 def name_taken(name: str) -> Refused:
     return Refused(
-        f"The Batch account {name} does not exist in this resource group, and its name is taken in the region. Use "
-        "another name, or correct O(resource_group) or O(subscription_id). If the account was just created, run the "
-        "task again.",
+        f"The name {name} is taken in the region, by a Batch account of another resource group. Use another name, or "
+        "correct O(resource_group) or O(subscription_id).",
         code="account_name_taken",
         option="name",
         value=name,

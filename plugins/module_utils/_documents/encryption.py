@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core.documents import Account
-from .._core.errors import AccountUnavailable, CmkError, Refused
+from .._core.errors import LONGEST, AccountUnavailable, CmkError, Refused
 from .._core.ids import KeyIdentifier, key_of, read_key_identifier
 from .._core.summary import key_text, version_text
 from .account import FAILED
@@ -34,9 +34,10 @@ def required_key(account: Account, vault: str, name: str) -> KeyIdentifier:
         )
     if not key.is_named(vault, name):
         raise Refused(
-            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct O(name) "
-            "or O(vault_name). To move the account to another key, run azbatch.cmk.switch.",
+            f"The Batch account {account['name']} uses {_named(key)}, not {name} in {vault}. Correct O(name) or "
+            "O(vault_name), or run azbatch.cmk.switch.",
             code="account_on_another_key",
+            key_identifier=str(key),
             option="name",
             value=name,
             remedy="Correct O(name) or O(vault_name), or run azbatch.cmk.switch.",
@@ -47,18 +48,19 @@ def required_key(account: Account, vault: str, name: str) -> KeyIdentifier:
 def on_another_key(
     account: str,
     has: KeyIdentifier | None,
-    wanted: tuple[str, str] | str,
+    wanted: tuple[str, str],
     remedy: str = "Correct the names of the vault and the key.",
+    *,
+    is_option: bool = True,
 ) -> Refused:
     """The refusal to move an account from the key that it uses. `wanted` is the vault and the name of the key that it
-    may leave, or the identifier of the key to move it to, which may be a typing error."""
-    key = wanted if isinstance(wanted, str) else f"{wanted[1]} in {wanted[0]}"
+    may leave (`is_option`), or of the key to move it to, which may be a typing error."""
+    key = f"{wanted[1]} in {wanted[0]}"
     return Refused(
-        f"The Batch account {account} uses {has or 'a Microsoft-managed key'}, not the key {key}. This task changed "
-        f"nothing. {remedy}",
+        f"The Batch account {account} uses {_named(has)}, not the key {key}. This task changed nothing. {remedy}",
         code="account_on_another_key",
         option="previous_key",
-        value=None if isinstance(wanted, str) else "/".join(wanted),
+        value="/".join(wanted) if is_option else None,
         key_identifier=str(has or "") or None,
         remedy=remedy,
     )
@@ -126,7 +128,7 @@ def versions_not_kept(name: str, left: KeyIdentifier, reason: CmkError) -> str:
     return (
         f"Batch may need the versions of the key {left.name} in {left.vault} for seven days after the Batch account "
         f"{name} has left the key, but the versions could not be updated without a change. A task that disables unused "
-        f"versions may therefore disable them earlier. {reason.msg}"
+        f"versions may therefore disable them earlier. {reason.reported}"
     )
 
 
@@ -134,16 +136,18 @@ def account_unavailable(
     name: str, key: KeyIdentifier | None, unavailable_reason: CmkError, *, is_blocked: bool = False
 ) -> AccountUnavailable:
     """The error of a change. `is_blocked` is whether the firewall of the vault blocks the caller."""
-    remedy = "Fix the problem that Azure reports."
-    if key:
-        remedy = (
-            "Recover it with the role azbatch.cmk.recover, or find out why (azbatch.cmk.batch_encryption_diagnosis)."
-        )
-    # The reason may name the key already.
-    uses = "" if key and str(key) in unavailable_reason.msg else f"It uses {key or 'a Microsoft-managed key'}. "
+    remedy = "Run the role azbatch.cmk.recover." if key else "Fix the problem that Azure reports (azure.message)."
     network = "The vault's firewall blocks the caller: recover from a network that it allows. " if is_blocked else ""
+    begin, why = f"The Batch account {name} is not available.", unavailable_reason.facts.get("details")
+    fits = why and len(f"{begin} {why} {network}{remedy}") <= LONGEST
     return AccountUnavailable(
-        f"The Batch account {name} is not available: {unavailable_reason.msg} {uses}{network}{remedy}",
+        f"{begin} {why if fits else f'It uses {_named(key)}.'} {network}{remedy}",
         key_identifier=str(key or "") or None,
         remedy=remedy,
+        **unavailable_reason.texts,
     )
+
+
+def _named(key: KeyIdentifier | None) -> str:
+    """The key in an error, of which the result has the identifier."""
+    return f"the key {key.name} in {key.vault}" if key else "a Microsoft-managed key"

@@ -217,7 +217,7 @@ def deleted_vaults_of(subscription: str) -> Ref[list[DeletedVault]]:
 
 def key(identifier: KeyIdentifier) -> Ref[KeyBundle]:
     """The version or, if the identifier has no version, the newest version. The next read may name its version."""
-    what = f"read the key {identifier.name} in {identifier.vault_url}"
+    what = f"read the key {identifier.name} in {identifier.vault}"
     return Ref("key", str(identifier), what, also=None if identifier.version else _own_version)
 
 
@@ -231,17 +231,17 @@ def keys_of(vault_url: str) -> Ref[list[KeyItem]]:
 
 
 def versions_of(key: KeyIdentifier) -> Ref[list[KeyItem]]:
-    what = f"list the versions of the key {key.name} in {key.vault_url}"
+    what = f"list the versions of the key {key.name} in {key.vault}"
     return Ref("key", f"{key.versionless}/versions", what, is_list=True)
 
 
 def rotation_policy_of(key: KeyIdentifier) -> Ref[RotationPolicy]:
-    what = f"read the rotation policy of the key {key.name} in {key.vault_url}"
+    what = f"read the rotation policy of the key {key.name} in {key.vault}"
     return Ref("key", f"{key.versionless}/rotationpolicy", what, must_exist=True)
 
 
 def deleted_key(key: KeyIdentifier) -> Ref[KeyBundle]:
-    what = f"look for a deleted key {key.name} in {key.vault_url}"
+    what = f"look for a deleted key {key.name} in {key.vault}"
     return Ref("key", f"{key.vault_url}/deletedkeys/{key.name}", what)
 
 

@@ -58,9 +58,9 @@ def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | N
     if life is not None and life - span < _MARGIN:
         raise invalid(
             name,
-            f"with expiry_time {policy['expiry_time']}, a version would be rotated less than 7 days after its creation "
-            "or before it expires, which Key Vault refuses.",
-            "Use a time that is 7 days or more shorter than expiry_time.",
+            f"Key Vault requires 7 days or more between the rotation and both ends of expiry_time "
+            f"{policy['expiry_time']}.",
+            "Use a time that is 7 days or more shorter.",
         )
 
 

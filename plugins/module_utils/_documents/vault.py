@@ -146,9 +146,8 @@ def require_sku_for(key_type: str | None, vault: Vault) -> None:
 
 def name_taken(name: str) -> Refused:
     return Refused(
-        f"The key vault {name} does not exist in this resource group, and its name is taken: names are unique in all "
-        "of Azure, and a deleted vault keeps its name. Use another name, or correct O(resource_group) or "
-        "O(subscription_id). If the vault was just created, run the task again.",
+        f"The name {name} is taken in Azure, by a key vault of another resource group or a deleted one. Use another "
+        "name, or correct O(resource_group) or O(subscription_id).",
         code="vault_name_taken",
         option="name",
         value=name,

@@ -48,7 +48,7 @@ def require_missing(
     # A caller who may not check names can still read the resource.
     if isinstance(said, Denied):
         return (
-            f"It is not known whether the name of the {resource} is available. {said.msg} If it is not available, "
+            f"It is not known whether the name of the {resource} is available. {said.reported} If it is not available, "
             "Azure refuses the creation.",
         )
     raise Wait(

@@ -156,7 +156,7 @@ def confirmed(
         if not (judged and failed_checks(judged)):
             raise wait_until_available(facts, name, reason)
     if judged:
-        require(judged, f"and could when the account was {how}")
+        require(judged, f"The account was {how}, but Batch can no longer use the key {judged.key.name}")
 
 
 def wait_until_available(facts: Facts, name: str, reason: CmkError) -> Wait:
@@ -164,10 +164,9 @@ def wait_until_available(facts: Facts, name: str, reason: CmkError) -> Wait:
     (Microsoft's guide)."""
     remedy = "Wait some minutes, and run the task again."
     complaint = AccountUnavailable(
-        f"The Batch account {name} uses its key and was not available for {facts.wait_timeout} s: {reason.msg} "
-        f"{remedy}",
+        f"The Batch account {name} uses its key, but was not available for {facts.wait_timeout} s. {remedy}",
         remedy=remedy,
-        **{name: value for name, value in reason.facts.items() if name == "azure"},
+        **reason.texts,
     )
     return Wait(complaint, f"the Batch account {name} to become available")
 

@@ -20,7 +20,8 @@ def get(docs: Docs, identity_id: UserAssignedId) -> ManagedIdentity:
     identity = docs.get(refs.identity(identity_id))
     if identity is None:
         raise NotFound(
-            f"There is no user-assigned identity {identity_id}. Create it, or correct O(identity_id).",
+            f"There is no user-assigned identity {identity_id.name} in the resource group {identity_id.group}. Create "
+            "it, or correct O(identity_id).",
             code="identity_not_found",
             option="identity_id",
             value=str(identity_id),

@@ -52,7 +52,7 @@ def beside(docs: Docs, facts: Facts, vault: str, visible: Visible, *, is_due: bo
     # One query a run and vault: Resource Graph lags behind for longer than a read of the run is kept.
     rows = docs.known(refs.referring_to(name, subscriptions=facts.users_in)) if is_due else []
     if isinstance(rows, CmkError):
-        unlisted.append(not_listed(GRAPH, str(rows), None))
+        unlisted.append(not_listed(GRAPH, rows.reported, None))
         rows = []
     found = [one for row in rows or () if (one := references(row, name)) is not None]
     uses = [_use(one, key, KeyIdentifier(name, facts.vault_suffix, "")) for one in found for key in one.keys]

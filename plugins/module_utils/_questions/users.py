@@ -79,7 +79,7 @@ def searched(docs: Docs, facts: Facts) -> tuple[list[str], list[Unlisted]]:
     docs.want(refs.SUBSCRIPTIONS, refs.accounts_of(own))
     named = docs.known(refs.SUBSCRIPTIONS)
     if isinstance(named, CmkError):
-        return [own], [not_listed("/subscriptions", str(named), _READ_SUBSCRIPTIONS)]
+        return [own], [not_listed("/subscriptions", named.reported, _READ_SUBSCRIPTIONS)]
     listed = [one["subscriptionId"] for one in named or ()]
     return [own, *(one for one in listed if one.lower() != own.lower())], []
 
@@ -154,10 +154,10 @@ def _gap(docs: Docs, subscription: str, listed: list[Account] | CmkError, after:
     """
     scope = f"/subscriptions/{subscription}"
     if isinstance(listed, CmkError):
-        return not_listed(scope, str(listed), READ_ACCOUNTS if isinstance(listed, Denied) else None)
+        return not_listed(scope, listed.reported, READ_ACCOUNTS if isinstance(listed, Denied) else None)
     permissions = docs.after(after).known(refs.permissions_at(scope))
     if isinstance(permissions, CmkError):
-        return not_listed(scope, f"The list may be incomplete. {permissions}", READ_ACCOUNTS)
+        return not_listed(scope, f"The list may be incomplete. {permissions.reported}", READ_ACCOUNTS)
     if not allows(permissions or (), READ_ACCOUNTS):
         lacks = f"The list may be incomplete, because the caller lacks {READ_ACCOUNTS} at this scope."
         return not_listed(scope, lacks, READ_ACCOUNTS)
@@ -240,7 +240,7 @@ def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[K
         if not isinstance(pools, CmkError):
             found += [disk for pool in pools for disk in _keys(pool)]
         elif isinstance(pools, Denied) and not is_unavailable(pools):
-            denied.append(not_listed(name, str(pools), POOLS_READ))
+            denied.append(not_listed(name, pools.reported, POOLS_READ))
         elif not (is_unavailable(pools) and is_failed(account) and _is_settled(docs, facts, account)):
             # Its pools may use any key. That keeps the keys, but does not stop the rotation of other accounts. If its
             # creation has failed, it counts for its own key only: otherwise no version would ever end.

@@ -17,14 +17,12 @@ from .._core.docs import Docs, Ref
 from .._core.documents import DeletedVault, Vault
 from .._core.errors import CmkError, Denied, Unavailable
 from .._core.ids import place_of
+from .._core.summary import scope_text
 from .._documents import refs
 from .._documents.access import allows
 from .users import not_listed
 
-_SEE_VAULTS = (
-    f"Grant the caller a role that allows {VAULTS}/read and {READ_DELETED_VAULTS} on the vault's subscription, such as "
-    "Key Vault Reader."
-)
+_SEE_VAULTS = "Assign Key Vault Reader on the vault's subscription."
 
 
 def find(docs: Docs, name: str, subscription: str, group: str | None) -> Vault | None:
@@ -148,11 +146,12 @@ def _gap(docs: Docs, subscription: str, after: float) -> CmkError | None:
     permissions = docs.after(after).known(refs.permissions_at(scope))
     if not isinstance(permissions, CmkError) and allows(permissions or (), action):
         return None
-    why = str(permissions) if isinstance(permissions, CmkError) else f"The caller lacks {action} at this scope."
-    message = f"The list of the key vaults of {scope} may be incomplete. {why} {_SEE_VAULTS}"
+    said = permissions.texts if isinstance(permissions, CmkError) else {}
+    message = f"The list of the key vaults of {scope_text(scope)} may be incomplete"
     if isinstance(permissions, Unavailable):
-        return Unavailable(message, remedy="Try again.")
-    return Denied(message, action=action, remedy=_SEE_VAULTS)
+        return Unavailable(f"{message}. Run the task again.", remedy="Run the task again.", **said)
+    message = f"{message}: the caller lacks {action}. Assign Key Vault Reader there."
+    return Denied(message, action=action, remedy=_SEE_VAULTS, **said)
 
 
 def unseen(found: Vault | CmkError | None, name: str) -> list[usage.Unlisted]:
@@ -161,7 +160,7 @@ def unseen(found: Vault | CmkError | None, name: str) -> list[usage.Unlisted]:
     if isinstance(found, Mapping):
         return []
     scope = f"the subscription of the key vault {name}"
-    why = str(found) if isinstance(found, CmkError) else "The role Reader at the subscription is sufficient."
+    why = found.reported if isinstance(found, CmkError) else "The role Reader at the subscription is sufficient."
     reason = f"The caller cannot read the subscription of the key vault {name}. {why}"
     return [not_listed(scope, reason, READ_ACCOUNTS)]
 
@@ -207,13 +206,16 @@ def _may_exist(docs: Docs, name: str, refused: CmkError | None, subscriptions: S
     if isinstance(said, Mapping) and refs.is_free(said):
         return None
     reasons = [one for one in (refused, said) if isinstance(one, CmkError)]
-    text = f"The key vault {name} may exist or be recoverable in a subscription that the caller cannot read."
+    said = reasons[0].texts if reasons else {}
+    if not all(isinstance(one, Denied) for one in reasons):
+        remedy = "Run the task again."
+        text = f"It is not known whether the key vault {name} exists or was deleted. {remedy}"
+        return Unavailable(text, remedy=remedy, **said)
+    rights, where = f"{VAULTS}/read or {READ_DELETED_VAULTS}", "may exist, or was deleted, where the caller lacks"
     if not reasons:
-        text = f"The key vault {name} is in no subscription that the caller can read, and its name is taken."
-    message = " ".join([text, *(one.msg for one in reasons)])
-    if all(isinstance(one, Denied) for one in reasons):
-        return Denied(f"{message} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
-    return Unavailable(f"{message} Try again.", remedy="Try again.")
+        rights, where = f"{VAULTS}/read", "is not found, but its name is taken, so it is where the caller lacks"
+    text = f"The key vault {name} {where} {rights}. Assign Key Vault Reader."
+    return Denied(text, action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS, **said)
 
 
 def name_check(subscription: str, name: str) -> refs.NameCheck:

@@ -26,6 +26,7 @@ from ..._core.duration import instant, moment
 from ..._core.errors import Refused
 from ..._core.ids import place_of, role_guid, same_id
 from ..._core.rights import Needed
+from ..._core.summary import counted, scope_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
 from ..._documents import refs
 from ..._documents import vault as vault_document
@@ -411,9 +412,8 @@ def _redundant_at(holder: _Holder) -> float:
 def _not_redundant_yet(scope: str, users: Sequence[str], until: float) -> Refused:
     remedy = "Run the task again after that time."
     return Refused(
-        f"Refused to delete the role assignment at {scope} before {instant(until)}. Another role assignment grants the "
-        f"same permissions, but is so recent that it may not be in effect before that time. These accounts and pools "
-        f"use the access: {', '.join(users)}. {remedy}",
+        f"Refused to delete the role assignment on {scope_text(scope)} before {instant(until)}: {counted(users)} need "
+        f"the access, and the one that replaces it is too recent. {remedy}",
         code="recently_used",
         kept_until=instant(until),
         accounts=list(users),

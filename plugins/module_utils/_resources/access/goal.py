@@ -140,7 +140,5 @@ def _require_one(params: Mapping[str, Any], *options: str) -> None:
         option = given[-1] if given else options[0]
         *most, last = (f"O({one})" for one in options)
         listed = f"{', '.join(most)} and {last}"
-        remedy = (
-            f"Leave out all but one of {' and '.join(f'O({one})' for one in given)}." if given else "Set one of them."
-        )
+        remedy = "Leave out the others." if given else "Set one of them."
         raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", remedy)

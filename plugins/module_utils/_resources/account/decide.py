@@ -274,19 +274,18 @@ def _refuse_unwanted_adoption(goal: AccountGoal, account: Account) -> None:
     identity = describe_identity(account.get("identity", {}))
     if identity["type"] == "none" and not goal.repairs:
         raise Refused(
-            f"The Batch account {goal.name} exists and has no identity. Azure's guide says that customer-managed keys "
-            "are for accounts that were created with an identity. Create another account, or add "
-            "identity to O(allowed_repairs) to give this one an identity.",
+            f"The Batch account {goal.name} has no identity, and should have been created with one. Create another "
+            "account, or add identity to O(allowed_repairs).",
             code="account_without_identity",
             option="allowed_repairs",
             remedy="Create another account, or add identity to O(allowed_repairs).",
         )
     keep = _to_keep(identity)
     if key_of(account) and not goal.force:
-        remedy = f"{keep}, or move the account to a Microsoft-managed key first, or set O(force=true)."
+        remedy = f"{keep}, or set O(force=true)."
         raise Refused(
-            f"The Batch account {goal.name} accesses its key {key_of(account)} with its {identity['type']} identity. "
-            f"With another identity, the account may lose that key. {remedy}",
+            f"The Batch account {goal.name} uses its key with its {identity['type']} identity, and may lose it with "
+            f"another. {remedy}",
             code="identity_in_use",
             accounts=[account["id"]],
             option="identity_id",
@@ -294,8 +293,8 @@ def _refuse_unwanted_adoption(goal: AccountGoal, account: Account) -> None:
         )
     if identity["type"] != "none" and not goal.repairs:
         raise Refused(
-            f"The Batch account {goal.name} exists with a {identity['type']} identity, not the requested identity. "
-            f"{keep}, or add identity to O(allowed_repairs) to change it.",
+            f"The Batch account {goal.name} has another identity ({identity['type']}). {keep}, or add identity to "
+            "O(allowed_repairs).",
             code="identity_differs",
             option="identity_id",
             remedy=f"{keep}, or add identity to O(allowed_repairs).",
@@ -307,7 +306,8 @@ def _to_keep(identity: Mapping[str, Any]) -> str:
     names = list(identity["user_assigned_identities"])
     if not names:
         return "Leave out O(identity_id) to keep it"
-    return f"Set O(identity_id) to {' or '.join(names)} to keep it"
+    short = [one.rpartition("/")[2] for one in names]
+    return f"Set O(identity_id) to the id of {' or '.join(short)} to keep it"
 
 
 def _risked_key(account: Account) -> tuple[str, ...]:

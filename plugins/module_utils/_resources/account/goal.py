@@ -54,10 +54,8 @@ def desired(params: Mapping[str, Any]) -> AccountGoal:
         problems.add(
             "key_identifier",
             key,
-            "creating an account with a key requires a user-assigned identity, because a system-assigned identity "
-            "exists only after the account is created.",
-            "Set O(identity_id), or leave out O(key_identifier) and set the key afterwards "
-            "(azbatch.cmk.batch_encryption).",
+            "an account is created with a key only if it has a user-assigned identity.",
+            "Set O(identity_id), or set the key later.",
         )
     name = problems.of(check_account_name, params["name"], "name")
     identity = problems.of(parse_user_assigned_id, identity_id, "identity_id") if identity_id is not None else None

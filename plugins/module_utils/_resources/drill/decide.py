@@ -26,6 +26,7 @@ from ..._core.duration import instant
 from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
 from ..._core.rights import Right
+from ..._core.summary import scope_text, some_text, user_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import access as access_document
 from ..._documents import refs
@@ -265,7 +266,7 @@ def _why_not_restorable(place: _Place, changes: Sequence[Change]) -> str:
             return f"the identity {principal} lacks get, wrapKey or unwrapKey there, which the restoring would grant."
         permissions = access_document.key_permissions(access_document.policy_of(place.vault, principal))
         if not vault_document.uses_rbac(place.vault) and "all" in map(str.lower, permissions):
-            return f"the access policy of {principal} has the permission all, which would be replaced by other names."
+            return f"the access policy of {principal} has the permission all, which would be replaced."
     return "" if changes else "the account has no identity."
 
 
@@ -290,7 +291,9 @@ def _refuse_own_pools_on_key(docs: Docs, place: _Place, facts: Facts, kind: str)
 
     using = [one["id"] for one in disks if may_use(one["key"])]
     if using:
-        raise _not_alone(place.account["name"], kind, f"These pools may use it: {', '.join(using)}.", pools=using)
+        raise _not_alone(
+            place.account["name"], kind, f"{some_text([user_text(one) for one in using], 2)} may use it.", pools=using
+        )
 
 
 def _only_user(goal: DrillGoal, ask: Callable[[], Any]) -> Any:
@@ -301,10 +304,10 @@ def _only_user(goal: DrillGoal, ask: Callable[[], Any]) -> Any:
         if refusal.code not in _NOT_ALONE:
             raise
         using = [user for kind in _USERS for user in facts.get(kind, ())]
-        reasons = [f"These use it, or may use it: {', '.join(using)}."] if using else []
-        if facts.get("kept_until"):
-            reasons.append(f"They count as users until {facts['kept_until']}.")
-        reasons += map(usage.not_listed, facts.get("unlisted", ()))
+        until = f" until {facts['kept_until']}" if facts.get("kept_until") else ""
+        reasons = [f"{some_text([user_text(one) for one in using], 2)} may use it{until}."] if using else []
+        if unlisted := facts.get("unlisted"):
+            reasons.append(f"Not known: {some_text([scope_text(one['scope']) for one in unlisted], 1)}.")
         kept = {name: facts[name] for name in (*_USERS, "unlisted", "kept_until") if name in facts}
         remedy = usage.remedy_for(facts["unlisted"]) if refusal.code == "users_unknown" else None
         raise _not_alone(goal.name, goal.kind, " ".join(reasons), remedy, code=refusal.code, **kept) from refusal
@@ -316,8 +319,8 @@ def _not_alone(
     what = "vault" if kind == CLOSE_FIREWALL else "key"
     remedy = remedy or f"Use a Batch account with a separate {what} for drills."
     return Refused(
-        f"Refused the drill of the Batch account {name}, because it is not certainly the only user of its {what}. "
-        f"{reasons} {remedy}",
+        f"Refused the drill of the Batch account {name}, which may not be the only user of its {what}. {reasons} "
+        f"{remedy}",
         code=code,
         remedy=remedy,
         **facts,
@@ -326,10 +329,9 @@ def _not_alone(
 
 def _under_way(place: _Place, other: Drill) -> Refused:
     name = other.account.rpartition("/")[2]
-    remedy = f"Run azbatch.cmk.recover for the Batch account {name}, which ends the drill, and then this task again."
+    remedy = f"Run azbatch.cmk.recover for the Batch account {name}, and then this task again."
     return Refused(
-        f"The drill was not started, because the drill of the Batch account {name} in the vault "
-        f"{place.vault['name']}, which began at {other.started_at}, is not finished. {remedy}",
+        f"The drill was not started, because that of {name}, begun at {other.started_at}, is not finished. {remedy}",
         code="drill_under_way",
         remedy=remedy,
     )
@@ -373,7 +375,7 @@ class _OfPlace(Change):
             f"{remedy}",
             remedy=remedy,
         )
-        return complaint.extended(refusal.msg, azure=refusal.facts.get("azure"))
+        return complaint.extended(**refusal.texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,7 +439,7 @@ class _Taken(_OfPlace):
         """Wait until Batch refuses the account."""
         if refusal is None or isinstance(refusal, Unavailable):
             complaint = _not_refused(self.goal, self.facts)
-            return complaint.extended(refusal.msg) if refusal else complaint
+            return complaint.extended(**refusal.texts) if refusal else complaint
         if not _is_of_key(refusal):
             raise refusal
         azure = refusal.facts.get("azure", {})

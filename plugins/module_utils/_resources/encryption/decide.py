@@ -37,6 +37,7 @@ from ..._core.errors import (
     Unavailable,
 )
 from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
+from ..._core.summary import key_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import account as account_document
 from ..._documents import refs
@@ -323,8 +324,9 @@ class _KeySet(Change):
         if now is None or any(has.same(one) if has else one is None for one in (previous, self.goal.target)):
             return
         raise PlanOutdated(
-            f"The Batch account {self.account['name']} was moved to {has or 'a Microsoft-managed key'} by somebody "
-            "else while this task waited to change its key. It stays there. Run the task again."
+            f"Somebody else has just moved the Batch account {self.account['name']} to "
+            f"{key_text(str(has)) if has else 'a Microsoft-managed key'}. It stays there. Run the task again.",
+            key_identifier=str(has) if has else None,
         )
 
     def _left_over(self, before: Mapping[str, Any]) -> Change:
@@ -457,8 +459,9 @@ def _on_another_key(goal: EncryptionGoal, has: KeyIdentifier | None) -> Refused:
     if isinstance(goal.previous, tuple):
         return on_another_key(goal.account, has, goal.previous)
     # The wanted key may be a typing error.
-    remedy = "Correct the names of the vault and the key, or set O(previous_key) to the key that the account may leave."
-    return on_another_key(goal.account, has, str(goal.key.versionless if goal.key else ""), remedy)
+    remedy = "Correct the key, or set O(previous_key) to the one that it may leave."
+    wanted = (goal.key.vault, goal.key.name) if goal.key else ("", "")
+    return on_another_key(goal.account, has, wanted, remedy, is_option=False)
 
 
 # The rollback

@@ -48,7 +48,7 @@ def survey(observed: Surveyed) -> dict[str, Any]:
         **described(account),
         "provisioning_state": account["properties"].get("provisioningState"),
         "available": available,
-        "unavailable_reason": str(reason) if reason and available is False else None,
+        "unavailable_reason": reason.reported if reason and available is False else None,
     }
 
 
@@ -105,4 +105,4 @@ def survey_warnings(observed: Surveyed) -> tuple[str, ...]:
     if available or not observed["diagnosis"]:
         return ()
     hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]
-    return tuple(f"Not all possible causes could be checked. {one.msg}" for one in hidden)
+    return tuple(f"Not all possible causes could be checked. {one.reported}" for one in hidden)

@@ -200,8 +200,7 @@ def _expires_in(duration: str | None) -> int | None:
         raise InvalidOption(
             "expires_in",
             duration,
-            f"a version is replaced {REPLACED_BEFORE_EXPIRY // 86400} days before it expires, because Batch may need "
-            "it for seven days after that.",
+            f"a version is replaced {REPLACED_BEFORE_EXPIRY // 86400} days before it expires.",
             f"Use more than {2 * REPLACED_BEFORE_EXPIRY // 86400} days, for example P1Y.",
         )
     return length
@@ -254,10 +253,9 @@ def key_soft_deleted(goal: KeyGoal) -> Refused:
 
 def key_disabled(goal: KeyGoal, version: str) -> Refused:
     return Refused(
-        f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
-        "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
-        "used again, add key to O(allowed_repairs). If only this version was revoked and another one is enabled, set "
-        "O(new_version=true) instead, which creates a new version.",
+        f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled, perhaps on purpose. If it "
+        "may be used again, add key to O(allowed_repairs). Otherwise set O(new_version=true).",
+        key_version=version,
         code="key_disabled",
         option="allowed_repairs",
         remedy="Add key to O(allowed_repairs) if the key may be used again.",
@@ -266,10 +264,9 @@ def key_disabled(goal: KeyGoal, version: str) -> Refused:
 
 def version_not_found(goal: KeyGoal) -> NotFound:
     option = "key_identifier" if goal.identifier else "version"
-    remedy = f"Correct O({option}), or restore a backup of the key."
+    remedy = f"Correct O({option}), or restore a purged version from a backup of the key."
     return NotFound(
-        f"The key {goal.name} has no version {goal.version}. Only a backup of the key can restore a purged version. "
-        f"{remedy}",
+        f"The key {goal.name} in {goal.vault} has no version {goal.version}. {remedy}",
         code="version_not_found",
         option=option,
         value=goal.identifier or goal.version,

@@ -282,7 +282,7 @@ def _refuse_other_family(goal: KeyGoal, key: KeyBundle) -> None:
         remedy = f"Use another name, or set O(key_type={has})."
         what = f"The key {goal.name} exists with the type {has}, not {goal.key_type}."
     else:
-        remedy = "If it was created by mistake, disable it: then an older version counts. If not, use another key."
+        remedy = "If that is a mistake, disable it. If not, use another key."
         version = version_of(key["key"])
         what = f"Version {version}, the newest of the key {goal.name}, has the type {has}, which Batch cannot use."
     raise Refused(f"{what} {remedy}", code="key_type_differs", option="key_type", value=goal.key_type, remedy=remedy)
@@ -293,8 +293,8 @@ def _refuse_other_size(goal: KeyGoal, key: KeyBundle) -> None:
     if goal.key_size in (None, has):
         return
     raise Refused(
-        f"The key {goal.name}'s current version has {has} bits, not {goal.key_size}. A version never changes its "
-        f"size: set O(new_version=true) to create a version of {goal.key_size} bits, or set O(key_size={has}).",
+        f"The key {goal.name} has {has} bits, not {goal.key_size}. Set O(new_version=true) to create a version of "
+        f"{goal.key_size} bits, or O(key_size={has}).",
         code="key_size_differs",
         option="key_size",
         value=goal.key_size,

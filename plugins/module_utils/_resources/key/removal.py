@@ -25,6 +25,7 @@ from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import key_of
 from ..._core.rights import Needed
+from ..._core.summary import version_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
 from ..._documents import refs
 from ..._documents.key import updated_at, version_of
@@ -36,7 +37,7 @@ from .seen import Seen, identifier, is_subject, look, with_latest_versions, with
 
 _PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
 _DAY_SECONDS = 24 * 3600
-_KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
+_KEEP = "cmk_unused_versions: keep"
 
 
 # Before the removal
@@ -204,7 +205,7 @@ def _what(goal: KeyGoal) -> str:
 def _subject(goal: KeyGoal) -> str:
     if goal.state == "retired":
         return f"unused versions of the key {goal.name}"
-    return f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
+    return f"{version_text(goal.version)} of the key {goal.name}" if goal.version else f"the key {goal.name}"
 
 
 def _cut_short(goal: KeyGoal, seen: Seen, versions: Sequence[str]) -> tuple[str, ...]:

@@ -110,10 +110,7 @@ def require_not_deleted(docs: Docs, name: str, facts: Facts) -> CmkError | None:
     if not isinstance(deleted, Mapping):
         return deleted
     until = deleted["properties"].get("scheduledPurgeDate")
-    remedy = (
-        "Recover the accounts that use its keys with the role azbatch.cmk.recover, or the vault with "
-        "azbatch.cmk.keyvault_cmk_vault (allowed_repairs: [vault])."
-    )
+    remedy = "Run azbatch.cmk.recover for its accounts, or recover the vault (azbatch.cmk.keyvault_cmk_vault)."
     text = f"The key vault {name} was deleted, and can be recovered until {until}. {remedy}"
     raise NotFound(text, code="vault_deleted", remedy=remedy)
 
