@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,14 +14,13 @@ from urllib.parse import parse_qs
 import browser
 import fleets
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from documents import (
     SUBSCRIPTION,
     VAULT_ID,
     account,
     system_assigned,
 )
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.page import as_page
@@ -31,20 +29,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Un
 MARKUP = "</script><script>window.executed=1</script><img src=x onerror=window.executed=1>"
 QUOTED = f'" onfocus="window.executed=1" autofocus x="{MARKUP}'
 SECOND = "99999999-1111-2222-3333-444444444444"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser.started() as started:
-        yield started
-
-
-@pytest.fixture
-def view(chromium: Browser) -> Iterator[browser.View]:
-    with browser.viewing(chromium) as view:
-        yield view
-        assert view.complaints == []
-        assert view.hosts <= {""}
 
 
 def shown(view: browser.View, report: dict[str, Any], tmp_path: Path, fragment: str = "") -> Page:
@@ -189,15 +173,33 @@ def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, text: str)
     assert page.locator("img, [onfocus]").count() == 0
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 390)])
-def test_the_page_is_accessible(
-    chromium: Browser, some: dict[str, Any], tmp_path: Path, dark: bool, width: int
-) -> None:
-    with browser.viewing(chromium, dark=dark, width=width) as view:
-        page = shown(view, some, tmp_path, "#severity=medium&tag=team")
-        page.get_by_text("Repair with Ansible").locator("visible=true").first.click()
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (fleets.report(fleets.on(), fleets.on(name="two")), "No account is at risk or non-compliant."),
+        (fleets.report(fleets.on(), **UNREAD), "1 of 1 account is unknown. Not everything could be read."),
+        (fleets.report(), "No Batch account could be read."),
+    ],
+    ids=["all", "part of an account", "nothing"],
+)
+def test_the_page_begins_with_the_state(view: browser.View, tmp_path: Path, report: dict[str, Any], said: str) -> None:
+    page = shown(view, report, tmp_path)
 
-        results = Axe().run(page)
-        assert results.violations_count == 0, results.generate_report()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert view.complaints == []
+    assert page.locator("h1 + *").inner_text() == said
+    if not said.startswith("No account"):
+        page.locator(".state a").click()
+        expect(page.locator("#unread")).to_be_focused()
+
+
+def test_the_unavailable_accounts_are_within_those_at_risk(view: browser.View, tmp_path: Path) -> None:
+    report = fleets.many(3)
+    for one, available in zip(report["accounts"], (False, True, None, True), strict=True):
+        one["available"] = available
+
+    page = shown(view, report, tmp_path)
+
+    tile = page.locator(".tiles .at_risk")
+    assert tile.inner_text().split() == ["1", "at", "risk", "1", "unavailable", "now"]
+    tile.get_by_role("link", name="unavailable now").click()
+    assert names(page) == ["lost"]
+    assert fragment(page) == "available=no"

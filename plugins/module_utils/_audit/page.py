@@ -2,27 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A report as one HTML page that needs no network and no other file. Only the filters, the sorting and the Copy
-buttons need scripts.
+"""The report of an audit as one HTML page. Only the filters, the sorting and the Copy buttons need scripts.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .findings import STATES
+from .findings import AT_RISK, BREAKS_RULES, STATES, UNKNOWN
 from .page_accounts import LABELS, filters, table, tiles
 from .page_assets import SCRIPT, STYLE
 from .page_charts import Bar, ages, bars, expiries, timeline
 from .page_findings import findings
-from .page_text import count, names, prose
+from .page_frame import Page, framed
+from .page_text import cards, count, names, prose, with_azure
 from .page_vaults import others
 from .report import unseen
 from .rules import SEVERITIES
@@ -36,6 +34,7 @@ _MOST = 25
 def as_page(report: Report) -> str:
     sections = (
         tiles(report),
+        _unread(report),
         filters(report["accounts"]),
         findings(report),
         _comparison(report["comparison"]),
@@ -44,21 +43,17 @@ def as_page(report: Report) -> str:
         _charts(report),
         _exceptions(report),
     )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{_policy()}'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Batch accounts and their keys, {report['generated_on'][:10]}</title><style>{STYLE}</style></head>\n"
-        f'<body><a class="skip" href="#accounts-title">To the table of accounts</a>{_header(report)}'
-        f"<main>{''.join(sections)}</main>\n<script>{SCRIPT}</script></body></html>\n"
+    return framed(
+        Page(
+            title=f"Batch accounts and their keys, {report['generated_on'][:10]}",
+            header=_header(report),
+            main="".join(sections),
+            target="accounts-title",
+            skip="To the table of accounts",
+            style=STYLE,
+            script=SCRIPT,
+        )
     )
-
-
-def _policy() -> str:
-    """The Content-Security-Policy: the page runs only its own script and loads nothing, even if the name of a
-    resource contains HTML."""
-    allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    rules = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
-    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
 
 
 def _header(report: Report) -> str:
@@ -72,13 +67,32 @@ def _header(report: Report) -> str:
     else:
         where = "all subscriptions that the caller can read"
     pools = "" if asked["pools"] else " Availability and pools of the accounts were not read."
-    hidden = "".join(f'<p class="warning">{escape(one)}</p>' for one in unseen(report))
     return (
-        f'<header><h1>Batch accounts and their keys</h1>{hidden}<p class="soft">{prose(report["generated_on"])}; '
+        f'<h1>Batch accounts and their keys</h1><p class="state">{_state(report)}</p>'
+        f'<p class="soft">{prose(report["generated_on"])}; '
         f"{escape(where)}. On a customer-managed key: {summary['on_customer_managed_key']:,} of "
         f"{count(summary['accounts'], 'account')}; following the latest version: {summary['following']:,}.{pools}</p>"
-        '<p class="paper">The printed page does not contain the files of "Repair with Ansible".</p></header>'
+        '<p class="paper">The printed page does not contain the files of "Repair with Ansible".</p>'
     )
+
+
+def _state(report: Report) -> str:
+    """The state of all accounts in one sentence, and a link if the report does not know everything."""
+    total, states = report["summary"]["accounts"], report["summary"]["states"]
+    worst = next((one for one in (AT_RISK, BREAKS_RULES, UNKNOWN) if states[one]), None)
+    if not total:
+        return '<a href="#unread">No Batch account could be read.</a>'
+    hidden = ' <a href="#unread">Not everything could be read.</a>' if unseen(report) else ""
+    if worst is None:
+        return f"No account is at risk or non-compliant.{hidden}"
+    verb = "is" if states[worst] == 1 else "are"
+    return f"{states[worst]:,} of {count(total, 'account')} {verb} {LABELS[worst]}.{hidden}"
+
+
+def _unread(report: Report) -> str:
+    hidden = unseen(report)
+    lines = "".join(f"<div>{with_azure(one)}</div>" for one in hidden)
+    return f'<div class="warning" id="unread" tabindex="-1">{lines}</div>' if hidden else ""
 
 
 def _charts(report: Report) -> str:
@@ -170,14 +184,6 @@ def _exceptions(report: Report) -> str:
     grouped = _grouped(found, lambda one: (one["id"], *one["exception"].values()))
     if not grouped:
         return ""
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("Finding", "Accounts", "Reason", "Until"))
-    rows = "".join(
-        f'<tr><th scope="row">{rule}</th><td>{_accounts(of)}</td><td>{escape(reason)}</td><td>{prose(until)}</td></tr>'
-        for (rule, reason, until), of in grouped.items()
-    )
-    return (
-        "<section><h2>Accepted findings</h2>"
-        '<div class="wide" tabindex="0" role="region" aria-label="Accepted findings">'
-        '<table id="accepted" class="cards">'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
+    rows = [[rule, _accounts(of), escape(reason), prose(until)] for (rule, reason, until), of in grouped.items()]
+    heads = ("Finding", "Accounts", "Reason", "Until")
+    return f"<section><h2>Accepted findings</h2>{cards('Accepted findings', heads, rows)}</section>"

@@ -37,23 +37,26 @@ _NOTHING = "&ndash;"
 
 def tiles(report: Mapping[str, Any]) -> str:
     summary = report["summary"]
-    found = [
-        (state, f"state={state}", summary["states"][state], LABELS[state])
+    found = "".join(
+        f'<li class="{state}">{_tile(f"state={state}", summary["states"][state], LABELS[state])}'
+        f"{_unavailable(report) if state == AT_RISK else ''}</li>"
         for state in STATES
         if state != CHANGING or summary["states"][state]
-    ]
-    unavailable = [one["available"] is False for one in report["accounts"] if one["available"] is not None]
-    if unavailable:
-        # Only pools show whether an account is available.
-        found.insert(1, (AT_RISK, "available=no", sum(unavailable), "unavailable now"))
-    others = "".join(
-        f'<li><a class="{tone}" href="#{filters}"><b>{amount:,}</b> <span>{label}</span></a></li>'
-        for tone, filters, amount, label in found
     )
     return (
-        f'<nav aria-label="Accounts by state"><ul class="tiles"><li><a href="#all"><b>{summary["accounts"]:,}</b> '
-        f"<span>all accounts</span></a></li>{others}</ul></nav>"
+        f'<nav aria-label="Accounts by state"><ul class="tiles"><li>{_tile("all", summary["accounts"], "all accounts")}'
+        f"</li>{found}</ul></nav>"
     )
+
+
+def _tile(filters: str, amount: int, label: str) -> str:
+    return f'<a href="#{filters}"><b>{amount:,}</b> <span>{label}</span></a>'
+
+
+def _unavailable(report: Mapping[str, Any]) -> str:
+    """The accounts that are unavailable now, within the tile of those at risk. Only pools show that."""
+    known = [one["available"] for one in report["accounts"] if one["available"] is not None]
+    return _tile("available=no", known.count(False), "unavailable now") if known else ""
 
 
 def filters(accounts: Iterable[Record]) -> str:
@@ -143,8 +146,12 @@ def _label(account: Record) -> str:
 def _key(account: Record) -> str:
     if not account["key_name"]:
         return "Microsoft-managed"
-    version = escape(account["key_version"] or "") if not account["follows_latest"] else "follows the latest version"
-    return f"<div><i>{escape(account['vault_name'])}</i>/{escape(account['key_name'])}</div>\n<small>{version}</small>"
+    if account["follows_latest"]:
+        used = "<small>follows the latest version</small>"
+    else:
+        version = escape(account["key_version"] or "")
+        used = f'<small class="id" title="{version}">{version}</small>'
+    return f"<div><i>{escape(account['vault_name'])}</i>/{escape(account['key_name'])}</div>\n{used}"
 
 
 def _expiry(account: Record) -> str:

@@ -11,60 +11,22 @@ This module util is private to the collection.
 from __future__ import annotations
 
 STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d0d7de; --band: #f3f5f7; --link: #0550ae;
-  --critical: #a40e26; --high: #bc4c00; --medium: #7d5700; --low: #0550ae; --info: #57606a;
-  --at_risk: #a40e26; --non_compliant: #8a5200; --unknown: #57606a; --ok: #116329;
-}
-@media screen and (prefers-color-scheme: dark) {
-  :root {
-    --paper: #0d1117; --ink: #e6edf3; --soft: #9da7b3; --line: #3d444d; --band: #161b22; --link: #79c0ff;
-    --critical: #ff7b72; --high: #ffa657; --medium: #e3b341; --low: #79c0ff; --info: #9da7b3;
-    --at_risk: #ff7b72; --non_compliant: #e3b341; --unknown: #9da7b3; --ok: #56d364;
-  }
-}
-* { box-sizing: border-box }
-[hidden] { display: none !important }
-body { margin: 0 auto; max-width: 84rem; padding: .75rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 .25rem }
-h2 { font-size: 1.25rem; margin: 1.75rem 0 .75rem; border-bottom: 1px solid var(--line); padding-bottom: .25rem }
-h3 { font-size: 1.05rem; margin: 0; overflow-wrap: anywhere }
-p { margin: .25rem 0 }
-a { color: var(--link) }
-small { display: block; font-size: .8rem; color: var(--soft); overflow-wrap: anywhere }
-.soft, summary { color: var(--soft) }
-summary { cursor: pointer }
-.warning { border-left: .3rem solid var(--high); padding-left: .75rem }
-.paper { display: none }
-.skip { position: absolute; left: -99rem }
-.skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem }
-.at_risk { --tone: var(--at_risk) } .non_compliant { --tone: var(--non_compliant) }
-.unknown, .under_way { --tone: var(--unknown) } .ok { --tone: var(--ok) }
-.critical { --tone: var(--critical) } .high { --tone: var(--high) } .medium { --tone: var(--medium) }
-.low { --tone: var(--low) } .info { --tone: var(--info) }
-.mark { color: var(--tone); border: 1px solid var(--tone); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem;
-  font-weight: 600; white-space: nowrap }
-.tiles { display: grid; grid-auto-flow: column; grid-auto-columns: auto; gap: .75rem; margin: 1rem 0 .75rem; padding: 0;
-  list-style: none }
-.tiles a { display: flex; gap: .5rem; align-items: baseline; height: 100%; padding: .4rem .75rem;
-  border: 1px solid var(--line); border-top: .3rem solid var(--tone, var(--line)); border-radius: .4rem;
-  background: var(--band); color: inherit; text-decoration: none }
-.tiles a:hover, .tiles a[aria-current] { border-color: var(--tone, var(--ink)) }
-.tiles a[aria-current] { box-shadow: 0 0 0 1px var(--tone, var(--ink)) }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0 .75rem; padding: 0; list-style: none }
+.tiles li { display: flex; flex: 1 1 auto; border: 1px solid var(--line); border-radius: .4rem; background: var(--band);
+  border-top: .3rem solid var(--tone, var(--line)) }
+.tiles a { display: flex; flex: 1 1 auto; gap: .5rem; align-items: baseline; padding: .4rem .75rem; color: inherit;
+  border-radius: .3rem; text-decoration: none }
+.tiles a:hover, .tiles a[aria-current] { box-shadow: 0 0 0 2px var(--tone, var(--ink)) }
 .tiles b { font-size: 1.6rem; line-height: 1.2 }
+.tiles span { white-space: nowrap }
+/* The unavailable accounts within those at risk. */
+.tiles a + a { border-left: 1px solid var(--line) }
 form { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem .75rem; margin: .25rem 0 }
-label { font-size: .85rem; color: var(--soft) }
-input, select, button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
-  border-radius: .3rem; padding: .25rem .5rem }
-input, select { display: block; width: 100%; color: var(--ink); height: 2.1rem; font-size: .95rem }
 button { cursor: pointer }
 button:disabled { opacity: .45; cursor: default }
-#shown { color: var(--soft) }
 #chips { display: flex; flex-wrap: wrap; gap: .5rem; margin: .25rem 0; padding: 0; list-style: none }
 #chips a { border: 1px solid var(--line); border-radius: 1rem; padding: .05rem .7rem; text-decoration: none;
-  overflow-wrap: anywhere; display: block }
+  display: block }
 #chips [href*="="]::after { content: " \\d7"; content: " \\d7" / "" }
 .finding { border: 1px solid var(--line); border-left: .3rem solid var(--tone); border-radius: .4rem;
   padding: .6rem 1rem; margin: .6rem 0 }
@@ -76,43 +38,26 @@ button:disabled { opacity: .45; cursor: default }
 .finding p { margin-top: .5rem }
 .finding ul { margin: .5rem 0 0; padding: 0; list-style: none }
 .finding li { display: grid; grid-template-columns: 9rem 1fr; gap: 0 1rem; padding: .4rem 0;
-  border-top: 1px solid var(--line); overflow-wrap: anywhere }
+  border-top: 1px solid var(--line) }
 .finding li > div { min-width: 0 }
 .finding p > a { white-space: nowrap }
 .count { font-weight: 600; font-variant-numeric: tabular-nums }
 .finding time { font-weight: 600 }
 .finding .names { font-size: .85rem; color: var(--soft) }
 .finding details { margin-top: .5rem }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
-figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .75rem }
-figcaption { font-weight: 600 }
-figure svg { width: 100%; height: auto; display: block; margin-top: .5rem }
-svg text { fill: var(--ink); font: 11px system-ui, sans-serif }
-svg .count { font-weight: 600 }
-svg rect { fill: var(--tone, var(--low)) }
 svg .now { stroke: var(--soft); stroke-dasharray: 4 3 }
 .charts + figure { margin-top: 1rem }
 .charts + figure svg { min-width: 48rem }
-table { border-collapse: collapse; width: 100%; font-size: .9rem }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
-th b { overflow-wrap: anywhere }
-tbody th { font-weight: 400; min-width: 9rem }
+tbody th { min-width: 9rem }
 #rows th small { max-width: 14rem; overflow-wrap: break-word }
 tbody td:nth-child(2) { min-width: 6rem; overflow-wrap: anywhere }
-tbody td:nth-child(5) { min-width: 16.75rem; overflow-wrap: anywhere }
-td small { font-size: .75rem }
-/* The id of a subscription shows its first eight digits. A pointer shows all of it, and a copy has all of it. */
-@media screen and (min-width: 48.01rem) {
-  .id { max-width: 9.8ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-    font-variant-numeric: tabular-nums }
-}
+tbody td:nth-child(5) { min-width: 12rem; overflow-wrap: anywhere }
 td:nth-child(7) time { white-space: nowrap }
 i { font-style: normal }
-th i { margin-right: .75em; display: inline-block }
+th i { margin-right: .75em; display: inline-block; max-width: 100% }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 #rows td:nth-child(6) { font-variant-numeric: tabular-nums; white-space: nowrap }
 @media (min-width: 48.01rem), print { #rows td:nth-child(6) { text-align: right } }
-thead th { background: var(--band); white-space: nowrap }
 th button { font-weight: 600; background: none; border: 0; padding: 0 }
 th button::after { content: " \\2195"; content: " \\2195" / ""; color: var(--soft) }
 th[aria-sort=ascending] button::after { content: " \\2191"; content: " \\2191" / ""; color: var(--ink) }
@@ -120,36 +65,20 @@ th[aria-sort=descending] button::after { content: " \\2193"; content: " \\2193" 
 /* Thousands of rows are laid out once the script has reduced them to a page of the table. */
 @media (scripting: enabled) { #rows:not(.read) { display: none } }
 @media screen { th:has(button) span { display: none } }
-.wide { overflow-x: auto }
 .pager { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: center; margin: .75rem 0 }
 pre { background: var(--band); border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; overflow: auto;
   font: .85rem/1.45 ui-monospace, monospace; margin: .5rem 0; max-height: 20rem }
-code { font-family: ui-monospace, monospace; font-size: .9em }
 .names { overflow-wrap: anywhere }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px }
 @media screen and (max-width: 48rem) {
-  body { padding: .5rem 1rem 3rem }
-  h1 { font-size: 1.35rem }
-  .tiles { grid-auto-flow: row; grid-template-columns: repeat(2, 1fr); gap: .5rem }
-  .tiles li:first-child { grid-column: 1 / -1 }
+  pre { white-space: pre-wrap }
+  .tiles { display: grid; grid-template-columns: repeat(2, 1fr); gap: .5rem }
+  .tiles li:first-child, .tiles li:has(a + a) { grid-column: 1 / -1 }
   .tiles a { padding: .3rem .5rem; gap: .4rem; font-size: .9rem }
   .tiles b { font-size: 1.35rem }
   .finding > summary { flex-wrap: wrap }
   .finding h3 { flex-basis: 75% }
   .total { flex-basis: 100% }
   .finding li { grid-template-columns: 1fr }
-}
-/* Cards: each row of a table is a list of its values. */
-@media screen and (max-width: 48rem) {
-  .cards, .cards tbody, .cards tbody tr { display: block }
-  .cards thead { position: absolute; left: -999rem }
-  .cards tbody tr { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; margin: .5rem 0 }
-  .cards tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0;
-    padding: .15rem 0; text-align: left; min-width: 0 }
-  .cards tbody th { display: block; font-size: 1rem }
-  .cards tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
-  .cards td::before { color: var(--soft); grid-row: 1 / span 9 }
-  .cards td[data-head]::before { content: attr(data-head) }
   #accounts td:nth-child(2)::before { content: "Subscription" }
   #accounts td:nth-child(3)::before { content: "Region" }
   #accounts td:nth-child(4)::before { content: "State" }
@@ -157,25 +86,14 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   #accounts td:nth-child(6)::before { content: "Age" }
   #accounts td:nth-child(7)::before { content: "Expires" }
   #accounts td:nth-child(8)::before { content: "Findings" }
-  #accepted td:nth-child(2)::before { content: "Accounts" }
-  #accepted td:nth-child(3)::before { content: "Reason" }
-  #accepted td:nth-child(4)::before { content: "Until" }
   #accounts .mark { justify-self: start }
 }
-@page { size: landscape; margin: 12mm }
 @media print {
-  :root { color-scheme: light }
-  html { font-size: 11px }
-  body { max-width: none; padding: 0 }
   .tiles b { font-size: 1.3rem }
   /* Chromium repeats the head of a table on each page only if there is no button in it. */
-  .skip, #filters, .pager, .repair, #chips [href="#all"], #chips a::after, th button { display: none }
-  .paper { display: block }
-  details::details-content { content-visibility: visible; display: block; height: auto }
+  .pager, .repair, #chips [href="#all"], #chips a::after, th button { display: none }
   .finding > summary::before, .finding details > summary { display: none }
-  .wide { overflow: visible }
-  thead, tr, figure, .finding, .finding li { break-inside: avoid }
-  h2, h3 { break-after: avoid }
+  .finding, .finding li { break-inside: avoid }
 }
 """
 

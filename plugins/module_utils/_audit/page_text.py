@@ -39,9 +39,24 @@ def _moment(found: re.Match[str]) -> str:
     return f'<time datetime="{found[0]}">{int(of_month)} {MONTHS[int(month) - 1]} {year}, {time} UTC</time>'
 
 
+def with_azure(text: str) -> str:
+    """An error (`CmkError.reported`), with the text of Azure folded."""
+    said, _mark, azure = text.partition(" Azure reports: ")
+    more = f"<details><summary>Azure reports</summary><div>{escape(azure)}</div></details>" if azure else ""
+    return f"{escape(said)}{more}"
+
+
 def count(amount: int, noun: str) -> str:
     """1 account, or 3,000 accounts."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
+
+
+def length(seconds: int) -> str:
+    """20 min 5 s."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (rest, "s"))
+    return " ".join(f"{amount:,} {unit}" for amount, unit in parts if amount) or "0 s"
 
 
 def names(of: Sequence[str]) -> str:
