@@ -60,11 +60,17 @@ def state(service: Service) -> dict[str, Any]:
 
 
 def reports(ansible: Ansible) -> list[dict[str, Any]]:
-    """The reports for machines, the earliest first. Each has a report for people beside it."""
+    """The reports for machines, the earliest first. Each has a report for people and a page beside it. The page shows
+    also the earlier drills."""
     files = sorted((ansible.folder / "cmk-drill").glob("*.json"))
-    for file in files:
+    for number, file in enumerate(files):
         passed = "passed" if json.loads(file.read_text())["passed"] else "not passed"
-        assert file.with_suffix(".md").read_text().startswith(f"# Drill of account1: {passed}\n")
+        text, page = (file.with_suffix(suffix).read_text() for suffix in (".md", ".html"))
+        assert text.startswith(f"# Drill of account1: {passed}\n")
+        # Only in a job of AWX.
+        assert "AWX" not in text
+        assert f">{passed}</span>" in page
+        assert page.count('<tr><th scope="row">') == (number + 1 if number else 0)
     return [json.loads(file.read_text()) for file in files]
 
 

@@ -97,7 +97,7 @@ def _time(text: str | None) -> float | None:
         return None
 
 
-_DONE = {
+DONE = {
     DISABLE_KEY: "the key was disabled",
     REVOKE_ACCESS: "the access was revoked",
     CLOSE_FIREWALL: "the firewall was closed",
@@ -108,7 +108,7 @@ def summary(name: str, drill: Mapping[str, Any] | None) -> str:
     """One line for a person. `drill` is from `describe`."""
     if drill is None:
         return f"There is no unfinished drill of {name}."
-    text = f"Drill of {name}: {_DONE[drill['kind']]} at {drill['started_at']}."
+    text = f"Drill of {name}: {DONE[drill['kind']]} at {drill['started_at']}."
     if drill["refused_at"]:
         text += f" Batch refused the account {drill['seconds_until_refused']} s later."
     if drill["recovered_at"]:
