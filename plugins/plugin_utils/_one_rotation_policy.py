@@ -62,10 +62,10 @@ def _text(policy: Mapping[str, str | None]) -> str:
 
 
 def _refused(goal: key_goal.KeyGoal, policy: str, host: str) -> Refused:
-    remedy = f"Set the same O(rotation_policy) for all hosts and tasks that use the key {goal.name} in {goal.vault}."
+    remedy = f"Set one policy for the key {goal.name} in {goal.vault}."
     return Refused(
         f"O(rotation_policy) is {_text(goal.rotation_policy or {})}, but the host {host} has requested {policy} for "
-        f"the same key in this run. A key has one rotation policy. {remedy}",
+        f"the same key. {remedy}",
         code="rotation_policy_differs",
         option="rotation_policy",
         value=goal.rotation_policy,

@@ -23,8 +23,8 @@ UNREADY = {
     "broken": "is not available",
     "creating": "is being created",
     "deleting": "is being deleted",
-    "failed": "has failed (provisioning state Failed)",
-    "gone": "azbatch.cmk.provision, or correct cmk_account_name, cmk_resource_group or cmk_subscription_id",
+    "failed": "has failed. If that was its creation",
+    "gone": "Create it (azbatch.cmk.provision), or correct",
 }
 
 

@@ -80,8 +80,8 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
     assert ("network_closed" in findings) is not is_open, found
     [unknown] = unasked["accounts"]
     assert "network security perimeter" in unknown["unknown"]["network"]
-    assert "Add an access rule for Batch to the perimeter" in unknown["unknown"]["network"]
+    assert "Allow Batch there" in unknown["unknown"]["network"]
     assert "network_closed" not in [one["id"] for one in unknown["findings"]]
     assert recovery["failed"]
     if not is_open:
-        assert "access rules for both to the perimeter" in recovery["msg"]
+        assert "Allow Batch there" in recovery["msg"]

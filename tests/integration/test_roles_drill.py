@@ -429,7 +429,7 @@ def test_without_all_reads(runner: OneProcess, service: Service, monkeypatch: py
     failure = module(runner, "lost")
     assert failure["code"] == "users_unknown"
     assert [(one["scope"], one["action"]) for one in failure["unlisted"]] == [(service.sandbox.subscription, "*/read")]
-    assert "Assign Reader there" in failure["remedy"]
+    assert "Assign Reader" in failure["remedy"]
     assert "vault_used_by=batch" in failure["remedy"]
     assert "separate" not in failure["remedy"]
 

@@ -306,7 +306,7 @@ def test_rows_may_be_missing(used: str) -> None:
 
     assert refused.value.code == "users_unknown"
     assert plain(refused.value.msg).endswith(
-        "Assign Reader there, or set vault_used_by: batch, users_in or cmk_unused_versions: keep."
+        "Assign Reader, or set vault_used_by: batch, users_in or cmk_unused_versions: keep."
     )
     assert decided(seen, unused_goal(vault_used_by="batch")).before["exists"]
 
@@ -317,7 +317,7 @@ def test_a_query_that_failed(error: Exception) -> None:
         decided(table().having(GRAPH, error), unused_goal(**ANY))
 
     assert refused.value.code == "users_unknown"
-    assert "its users are not all known (Azure Resource Graph)" in refused.value.msg
+    assert "users in Azure Resource Graph are unknown" in refused.value.msg
     assert "Run the task again, or set O(vault_used_by=batch)" in refused.value.msg
     assert str(error) in refused.value.facts["unlisted"][0]["reason"]
 

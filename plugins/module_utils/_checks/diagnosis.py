@@ -446,12 +446,9 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
     if not evidence.principals:
         yield Cause("identity_missing", "The account no longer has an identity.", _LOST)
     elif len(missing) >= len(evidence.principals):
-        text = f"These identities of the account were deleted: {', '.join(missing)}."
-        yield Cause(
-            "identity_missing",
-            f"{text} Identities of the same names that were created since are other identities.",
-            _LOST,
-        )
+        names = ", ".join(identity.rpartition("/")[2] for identity in missing)
+        text = f"Identities of the account were deleted: {names}. New ones of the same names are others."
+        yield Cause("identity_missing", text, _LOST)
 
 
 def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms) -> Iterator[Cause]:

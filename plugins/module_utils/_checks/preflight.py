@@ -365,14 +365,8 @@ def usable_since(evidence: Evidence) -> float:
     return max(dated_change(evidence) or inf, *granted)
 
 
-IN_PERIMETER = (
-    "The vault is secured by a network security perimeter, which ignores trusted services and the vault's own rules. "
-    "The access rules of the perimeter, which may allow Batch, are not read."
-)
-OPEN_PERIMETER = (
-    "Add an access rule for Batch to the perimeter, for which the account needs a user-assigned identity, or set "
-    "publicNetworkAccess of the vault to another value than SecuredByPerimeter and allow trusted Microsoft services."
-)
+IN_PERIMETER = "A network security perimeter secures the vault. Its access rules are not read."
+OPEN_PERIMETER = "Allow Batch there, by a user-assigned identity, or take the vault out of it."
 
 ONLY_ADDRESSES = (
     "The vault's firewall blocks trusted Microsoft services, but allows IP addresses that may be those of Batch."

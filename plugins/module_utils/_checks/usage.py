@@ -320,7 +320,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     remedy = remedy_for(unlisted, otherwise)
     scopes = some_text([scope_text(one["scope"]) for one in unlisted], 1)
     raise Refused(
-        f"Refused to {what}: its users are not all known ({scopes}). {remedy}",
+        f"Refused to {what}: users in {scopes} are unknown. {remedy}",
         code="users_unknown",
         unlisted=list(unlisted),
         remedy=remedy,
@@ -329,7 +329,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
 
 def remedy_for(unlisted: Sequence[Unlisted], otherwise: str = "") -> str:
     """How all users can be found. `otherwise` is a further alternative."""
-    grant = "Assign Reader there" if any(one["action"] for one in unlisted) else "Run the task again"
+    grant = "Assign Reader" if any(one["action"] for one in unlisted) else "Run the task again"
     options = ["O(vault_used_by=batch)"] if any(map(_is_of_services, unlisted)) else []
     options += ["O(users_in)"] if any(one["scope"] != GRAPH for one in unlisted) else []
     options += [otherwise] if otherwise else []

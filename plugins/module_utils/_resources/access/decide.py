@@ -365,7 +365,13 @@ def _users(
 def _unassign(holder: _Holder) -> tuple[tuple[Request, ...], list[str]]:
     own = [one["id"] for one in holder.assignments if one not in holder.others]
     requests = (
-        Request("unassign", f"delete the role assignment {one}", "DELETE", one, rights=(to_unassign_role(one),))
+        Request(
+            "unassign",
+            f"delete the role assignment {one.rpartition('/')[2]}",
+            "DELETE",
+            one,
+            rights=(to_unassign_role(one),),
+        )
         for one in own
     )
     return tuple(requests), sorted(holder.has(holder.others))
