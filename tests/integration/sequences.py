@@ -185,7 +185,16 @@ _ALWAYS = {
 _SELDOM = [
     (name, position)
     for name, positions in POSITIONS.items()
-    if name not in (*_ALWAYS, "resource_lock", "policy_denial", "perimeter", "retired_versions")
+    if name
+    not in (
+        *_ALWAYS,
+        "resource_lock",
+        "policy_denial",
+        "policy_message",
+        "policy_modify",
+        "perimeter",
+        "retired_versions",
+    )
     for position in positions[1:]
 ]
 _MOVES = ["old"] * 4 + ["new"] * 4 + ["pin", "follow", "microsoft"]

@@ -177,7 +177,8 @@ SWITCHES = [
     *(
         f"{name}={position}"
         for name, positions in POSITIONS.items()
-        if name not in ("resource_lock", "policy_denial", "account_quota", "value_lag_of")
+        if name
+        not in ("resource_lock", "policy_denial", "policy_message", "policy_modify", "account_quota", "value_lag_of")
         for position in positions[1:]
     ),
 ]

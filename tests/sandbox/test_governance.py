@@ -88,3 +88,50 @@ def test_policy_denies_changes_of_its_position(furnished: Sandbox, position: str
     furnished.control.behavior(policy_denial=position)
 
     assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == refused
+
+
+@pytest.mark.parametrize(
+    ("form", "end", "shows_details"),
+    [
+        ("identifiers", "}]'.", False),
+        ("reasons", "Reasons: 'Ask the platform team.'. See error details for policy resource IDs.", True),
+        ("neither", "disallowed by policy. See error details for policy resource IDs.", True),
+    ],
+)
+def test_forms_of_a_denial(furnished: Sandbox, form: str, end: str, shows_details: bool) -> None:
+    """The built-in policy also denies an account without the setting, but no PATCH that keeps the key."""
+    furnished.control.behavior(policy_denial="accounts_without_key", policy_message=form)
+    path, no_key = account_path(furnished, "account2"), {"encryption": {"keySource": "Microsoft.Batch"}}
+    bodies = {"location": "westeurope"}, {"location": "westeurope", "properties": no_key}
+
+    for error in [denial(furnished.arm("PUT", path, VERSION, body)) for body in bodies]:
+        assert error["message"].endswith(end)
+        info = error["additionalInfo"][0]["info"]
+        assert info["policyDefinitionId"].endswith("/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a")
+        assert ("evaluationDetails" in info) is shows_details
+    denial(furnished.arm("PATCH", account_path(furnished, "account1"), VERSION, {"properties": no_key}))
+    assert changed(furnished, ACCOUNT_PATCH) == (200, "")
+
+
+def test_missing_multi_factor_authentication(furnished: Sandbox) -> None:
+    furnished.control.behavior(policy_denial="vaults", policy_message="mfa")
+    response = furnished.arm("PATCH", vault_path(furnished), NEW, TAGS)
+
+    assert response.status_code == 403
+    assert response.json()["error"]["message"].endswith(
+        "Reasons: MFA is required. See error details for policy resource IDs."
+    )
+
+
+@pytest.mark.parametrize("kind", ["account", "vault"])
+def test_policy_modifies_a_request(furnished: Sandbox, kind: str) -> None:
+    path, version = vault_path(furnished), NEW
+    if kind == "account":
+        path, version = account_path(furnished, "account1"), VERSION
+    for position in ("network", "tags"):
+        furnished.control.behavior(policy_modify=position)
+        assert furnished.arm("PATCH", path, version, TAGS).ok
+
+    document = furnished.arm("GET", path, version).json()
+    assert document["properties"]["publicNetworkAccess"] == "Disabled"
+    assert document["tags"] == {"a": "policy"}

@@ -9,8 +9,9 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -20,15 +21,23 @@ from .._core.docs import Docs
 from .._core.errors import CmkError, Denied, PlanOutdated, Unavailable, numbered
 from .._core.interrupts import as_failure
 from .._core.outcome import Outcome
+from .._core.placeholders import is_placeholder
 from .._core.rights import Missing, Needed, grant
-from .._core.summary import scope_text
+from .._core.summary import changed_values, scope_text
 from .._core.tasks import Change, Task
+from .._documents import refs
+from .._documents.access import allows
 from .driver import Driver
 from .gateway import Gateway
 from .rollback import Rollback
 from .run_store import vault_lock
 from .sending import Sender
 from .session import Session
+
+# A deny assignment forbids what a role grants.
+_REFUSED_IN_VAULT = re.compile(
+    r"Resource: '(?P<id>/[^']*/vaults/[^/']+)[^']*'(?!.*DenyAssignmentId: (?!null))", re.IGNORECASE
+)
 
 FindMissing = Callable[[Docs, Sequence[Needed], str, str], Missing]
 
@@ -49,6 +58,12 @@ class Executor:
         If another task has held the lock, the change is decided from new reads. If another task or user has created the
         resource or moved the account since it was read, the change is decided a second time.
         """
+        try:
+            return self._ensured(task)
+        except Denied as denied:
+            raise self._judged(denied) from denied.__cause__
+
+    def _ensured(self, task: Task) -> Outcome:
         began, todo = time.monotonic(), self._glanced(task)
         if todo is not None and not todo.requests:
             return todo.unchanged()
@@ -121,7 +136,8 @@ class Executor:
                     # A signal that was deferred during the rollback. The rollback has ended.
                     raise failure from interrupt
                 return todo.failed(failure)
-        warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *self._session.warnings))
+        altered = () if self._session.predicts else _altered(todo, latest.before)
+        warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *altered, *self._session.warnings))
         return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
 
     def _make_first(self, task: Task, todo: Change, began: float) -> None:
@@ -177,6 +193,22 @@ class Executor:
             )
         return tuple(f"{_lacking(*one)} A run by this caller would be refused." for one in missing)
 
+    def _judged(self, denied: Denied) -> CmkError:
+        """If Key Vault denies what a role of the caller grants, the caller lacks no role: the role is new, or the
+        service fails."""
+        azure, action = denied.facts.get("azure") or {}, denied.facts.get("action")
+        vault = _REFUSED_IN_VAULT.search(str(azure.get("message")))
+        if azure.get("inner_code") != "ForbiddenByRbac" or vault is None:
+            return denied
+        ref = refs.permissions_at(vault["id"])
+        granted = self._driver.now(lambda docs: docs.known(ref))
+        if isinstance(granted, CmkError) or not allows(granted or (), action, data=True):
+            return denied
+        remedy = "Run the task again in ten minutes."
+        said = f"Key Vault refuses {action}, which the caller's roles grant. {remedy}"
+        text = denied.msg.replace(f"the caller lacks {action}. {denied.facts['remedy']}", said)
+        return Unavailable(text, is_of_account=True, **{**denied.facts, "remedy": remedy})
+
     def _missing(self, needed: Sequence[Needed]) -> Missing:
         own, vaults_in = self._session.subscription_id, self._session.vault_subscription_id
         return self._driver.check(lambda docs: self._find_missing(docs, needed, own, vaults_in))
@@ -184,3 +216,31 @@ class Executor:
 
 def _lacking(action: str, scope: str) -> str:
     return f"The caller lacks {action} on {scope_text(scope)}."
+
+
+def _altered(change: Change, shown: Mapping[str, Any]) -> tuple[str, ...]:
+    """The warning that Resource Manager shows other values than were sent: a policy with the effect `modify` changes a
+    request without an error. `shown` is the state that was read back."""
+    if not any(one.ref.startswith("/subscriptions/") and one.method in ("PATCH", "PUT") for one in change.requests):
+        return ()
+    has, sent = dict(_values(shown)), dict(_values(change.after))
+    differing = {name: value for name, value in sent.items() if _folded(value) != _folded(has.get(name))}
+    if not differing:
+        return ()
+    named = changed_values(differing, {name: has.get(name) for name in differing})
+    why = "An Azure Policy with the effect modify may have changed them."
+    return (f"Azure shows other values than were sent: {named}. {why}",)
+
+
+def _values(state: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values that are known, also those in mappings, such as `tags.owner`."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _values(value, f"{above}{name}.")
+        elif isinstance(value, str | bool | int) and not is_placeholder(str(value)):
+            yield f"{above}{name}", value
+
+
+def _folded(value: Any) -> Any:
+    """Without the letter case and the blanks, in which Azure may differ, such as in the name of a region."""
+    return value.casefold().replace(" ", "") if isinstance(value, str) else value

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from .._core.errors import CmkError, Code, Denied, MissingSdk, NotFound, Rejected, Unavailable
 from .._core.rights import grant
 from .._core.summary import scope_text
+from . import denial
 
 # Package -> its module, and its minimum version.
 FLOORS = {
@@ -51,9 +52,7 @@ _FORBIDDEN: dict[str, tuple[Code, str, str]] = {
         "Request a higher quota, or use another region or subscription.",
     ),
 }
-# The name of the assignment or, if its owner has set one, the message for requests that do not comply.
-_POLICY = re.compile(r'"policyAssignment":\{"name":"(?P<name>[^"]+)"|Reasons: \'(?P<reason>[^\']+)\'')
-_LONGEST_POLICY = 60
+_SEE_REASON = "See the reason in azure.message."
 _QUOTED = re.compile(r"'(?P<name>[^'/]+)'")
 _LOCKED_SCOPE = re.compile(r"locked: '(?P<scope>/[^']+)'")
 # Codes of the HTTP status 400 that are about a resource of the account, such as its key, its identity or its access.
@@ -296,9 +295,8 @@ def service_error(what: str, service: Mapping[str, Any]) -> CmkError:
         reason = reason.format(of=f" on {scope_text(scope['scope'])}" if scope else "")
         return Rejected(f"Could not {what}: {reason}. {remedy}", code=code, remedy=remedy, azure=service)
     is_of_account = status != 400 or service["code"] in _REFUSED_FOR_ACCOUNT
-    remedy = "See the reason in azure.message."
-    text = f"Could not {what}: Azure refused it ({service['code']}). {remedy}"
-    return Rejected(text, is_of_account=is_of_account, remedy=remedy, azure=service)
+    text = f"Could not {what}: Azure refused it ({service['code']}). {_SEE_REASON}"
+    return Rejected(text, is_of_account=is_of_account, remedy=_SEE_REASON, azure=service)
 
 
 def _denied(what: str, service: Mapping[str, Any]) -> CmkError:
@@ -310,15 +308,12 @@ def _denied(what: str, service: Mapping[str, Any]) -> CmkError:
             remedy = "Run the task from a network with a private endpoint of the vault."
         text = f"Could not {what}: {reason}. {remedy}"
         return Denied(text, code="network_denied", remedy=remedy, azure=service)
-    if service["code"] == "RequestDisallowedByPolicy":
-        remedy = "Comply with the policy, or create an exemption."
-        policy = _POLICY.search(service["message"])
-        named = f" ({policy[policy.lastgroup][:_LONGEST_POLICY]})" if policy and policy.lastgroup else ""
-        return Denied(f"Could not {what}: Azure Policy denies it{named}. {remedy}", remedy=remedy, azure=service)
+    if service["code"] == denial.DISALLOWED:
+        return denial.denied(what, service)
     found = _PERMISSION.search(service["message"])
     action = found[found.lastgroup] if found and found.lastgroup else None
-    remedy = grant(action) if action else "Grant the caller a role or an access policy that allows it."
-    reason = f"the caller lacks {action}" if action else f"Azure denies it to the caller ({service['code']})"
+    remedy = grant(action) if action else _SEE_REASON
+    reason = f"the caller lacks {action}" if action else f"Azure denies it ({service['code']}), and names no right"
     return Denied(f"Could not {what}: {reason}. {remedy}", action=action, remedy=remedy, azure=service)
 
 
@@ -335,12 +330,14 @@ def _read(error: Any) -> dict[str, Any]:
     inner = body.get("innererror")
     # Batch appends the request's id and the time to its messages, each on a separate line.
     message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
+    denying = denial.policies(body)
     return {
         "status": error.status_code,
         "code": str(body.get("code") or error.reason),
         "inner_code": inner.get("code") if isinstance(inner, Mapping) else None,
         "message": " ".join(f"{message} {details}".split()),
         "request_id": error.response.headers.get("x-ms-request-id") if error.response else None,
+        **({"policies": denying} if denying else {}),
     }
 
 

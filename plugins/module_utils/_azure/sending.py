@@ -27,6 +27,7 @@ from .._core.errors import (
     Unavailable,
     created_by_others,
 )
+from .._core.summary import some_text
 from .._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from . import sdk
 from .driver import Driver
@@ -223,8 +224,9 @@ class Sender:
 
 
 def _not_shown(latest: Change) -> CmkError:
+    names = some_text([name for name, value in latest.after.items() if value != latest.before.get(name)] or ["it"])
     return NotConverged(
-        "Azure accepted the change, but a later read does not show it. Run the task again. If the task fails in the "
-        "same way, see `missing` for the difference.",
+        f"Azure accepted the change, but a later read does not show {names}. Run the task again. If that does not "
+        "help, an Azure Policy (modify) may change it: see `missing`.",
         missing={"before": dict(latest.before), "after": dict(latest.after)},
     )

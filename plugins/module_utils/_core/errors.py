@@ -28,6 +28,7 @@ Code = Literal[
     "credentials_missing",
     "secret_expired",
     "authentication_failed",
+    "mfa_required",
     "missing_sdk",
     # Resource not found
     "subscription_not_found",
@@ -50,6 +51,7 @@ Code = Literal[
     "timed_out",
     # Rights
     "permission_denied",
+    "denied_by_policy",
     "quota_exceeded",
     "resource_locked",
     "availability_unknown",

@@ -29,6 +29,8 @@ NOT_ASKED = {
     "listed_subscriptions": "It needs a second caller who can read one resource group only.",
     "perimeter": "The rules of a network security perimeter belong to its owner.",
     "policy_denial": "The owner of a subscription decides what is denied. It says nothing about Azure.",
+    "policy_message": "The owner of a subscription decides what is denied. It says nothing about Azure.",
+    "policy_modify": "The owner of a subscription decides what is changed. It says nothing about Azure.",
     "resource_lock": "The owner of a subscription decides what is locked. `locks` records how a refusal looks.",
     "subscription_list": "It needs a second caller who cannot read all accounts. The caller of the experiments can.",
     "group_delete": "The group is deleted after the last experiment.",

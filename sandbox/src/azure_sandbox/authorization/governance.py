@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Resource locks, which requests or the switch `resource_lock` have set, and the Azure Policy of the switch
-`policy_denial`."""
+"""Resource locks, which requests or the switch `resource_lock` have set, and the Azure Policy of the switches
+`policy_denial`, `policy_message` and `policy_modify`."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +21,11 @@ from .rules import covers, subscription_in
 
 READ_ONLY, CAN_NOT_DELETE = "ReadOnly", "CanNotDelete"
 # Position of a switch -> type of the resources.
-_TYPES = {"accounts": "Microsoft.Batch/batchAccounts", "vaults": "Microsoft.KeyVault/vaults"}
+_TYPES = {
+    "accounts": "Microsoft.Batch/batchAccounts",
+    "vaults": "Microsoft.KeyVault/vaults",
+    "accounts_without_key": "Microsoft.Batch/batchAccounts",
+}
 _RESOURCES = {
     position: re.compile(f".*/providers/{re.escape(kind)}/[^/]+", re.IGNORECASE) for position, kind in _TYPES.items()
 }
@@ -29,6 +33,12 @@ _RESOURCES = {
 # nor role assignments.
 _LOCKS, _ROLES = "/providers/microsoft.authorization/locks/", "/roleassignments/"
 _POLICY = "00000000-0000-4000-8000-000000000000"
+# The built-in policy for accounts without a key, and its assignment in the landing zones of Microsoft.
+_WITHOUT_KEY = "99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
+_TITLE = "Azure Batch account should use customer-managed keys to encrypt data"
+_ASSIGNMENT = "Enforce-Encryption-CMK"
+# The message that the owner of the assignment has set, and the documented one of missing multi-factor authentication.
+_REASON, _MFA = "Ask the platform team.", "MFA is required"
 
 
 @dataclass(frozen=True)
@@ -72,16 +82,22 @@ class Governance:
         """Remove the locks at the scope and below, because its resource group is deleted."""
         self._locks = {key: lock for key, lock in self._locks.items() if not covers(scope, lock.scope)}
 
-    def check(self, method: str, path: str) -> None:
-        """Check a request that changes something, which may be for a child resource. Raises AzureError."""
+    def check(self, method: str, path: str, read_body: Callable[[], dict[str, Any]]) -> None:
+        """Check a request that changes something, which may be for a child resource. Raises AzureError. A policy may
+        change the body."""
         if _LOCKS in path.lower():
             return
         locked = self._locked(method, path)
         if locked:
             raise scope_locked(path, "delete" if method == "DELETE" else "write", locked)
-        denied = _resource(path, self.world.behavior.policy_denial)
-        if denied and method in ("PUT", "PATCH") and _ROLES not in path.lower():
+        if method not in ("PUT", "PATCH") or _ROLES in path.lower():
+            return
+        behavior = self.world.behavior
+        denied = _resource(path, behavior.policy_denial)
+        if denied and (behavior.policy_denial != "accounts_without_key" or _leaves_key(read_body())):
             raise gateway_refusal(403, self._denial(denied))
+        if behavior.policy_modify != "none" and _resource(path, "accounts", "vaults") == path:
+            _modify(read_body(), behavior.policy_modify)
 
     def _locked(self, method: str, path: str) -> str:
         """The scope whose lock refuses the request; empty if there is none."""
@@ -96,38 +112,81 @@ class Governance:
         return _resource(path, position)
 
     def _denial(self, resource: str) -> dict[str, Any]:
-        """The error of a refused change. The policy is assigned to the management group of the tenant, which the caller
-        cannot read, so that `evaluationDetails` is missing."""
+        """The error of a refused change, with the message of the switch `policy_message`. The policy is assigned to the
+        management group of the tenant. With the identifiers in the message, the caller cannot read the policy, so that
+        `evaluationDetails` is missing."""
+        name, form = resource.rpartition("/")[2], self.world.behavior.policy_message
+        message, hint = f"Resource '{name}' was disallowed by policy.", "See error details for policy resource IDs."
+        refusal = {"code": "RequestDisallowedByPolicy", "target": name}
+        if form == "mfa":
+            return {**refusal, "message": f"{message} Reasons: {_MFA}. {hint}"}
+        identifiers, info = self._policy(resource, shows_details=form != "identifiers")
+        texts = {
+            "identifiers": f"Policy identifiers: '{json.dumps(identifiers, separators=(',', ':'))}'.",
+            "reasons": f"Reasons: '{_REASON}'. {hint}",
+            "neither": hint,
+        }
+        more = [{"type": "PolicyViolation", "info": info}]
+        return {**refusal, "message": f"{message} {texts[form]}", "additionalInfo": more}
+
+    def _policy(self, resource: str, *, shows_details: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The identifiers for the message, and the policy for `additionalInfo`."""
         tenant = self.world.resources.tenant_of(subscription_in(resource))
         scope = f"/providers/Microsoft.Management/managementGroups/{tenant}"
-        assignment = f"{scope}/providers/Microsoft.Authorization/policyAssignments/sandbox"
-        definition = f"/providers/Microsoft.Authorization/policyDefinitions/{_POLICY}"
-        title = f"No changes of {_TYPES[self.world.behavior.policy_denial]}"
+        position = self.world.behavior.policy_denial
+        is_of_key = position == "accounts_without_key"
+        name, policy = (_ASSIGNMENT, _WITHOUT_KEY) if is_of_key else ("sandbox", _POLICY)
+        title = _TITLE if is_of_key else f"No changes of {_TYPES[position]}"
+        assignment = f"{scope}/providers/Microsoft.Authorization/policyAssignments/{name}"
+        definition = f"/providers/Microsoft.Authorization/policyDefinitions/{policy}"
         identifiers = [
             {
-                "policyAssignment": {"name": "sandbox", "id": assignment},
+                "policyAssignment": {"name": name, "id": assignment},
                 "policyDefinition": {"name": title, "id": definition},
             }
         ]
+        expressions = [_expression("type", "type", _TYPES[position], "Equals", expressionValue=_TYPES[position])]
+        if is_of_key:
+            alias = f"{_TYPES[position]}/encryption.keySource"
+            shown = {"expressionValue": "Microsoft.Batch"}
+            expressions.append(
+                _expression(alias, "properties.encryption.keySource", "Microsoft.KeyVault", "NotEquals", **shown)
+            )
         info = {
+            **({"evaluationDetails": {"evaluatedExpressions": expressions}} if shows_details else {}),
             "policyDefinitionId": definition,
-            "policyDefinitionName": _POLICY,
+            "policyDefinitionName": policy,
             "policyDefinitionDisplayName": title,
             "policyDefinitionEffect": "Deny",
             "policyAssignmentId": assignment,
-            "policyAssignmentName": "sandbox",
-            "policyAssignmentDisplayName": "sandbox",
+            "policyAssignmentName": name,
+            "policyAssignmentDisplayName": name,
             "policyAssignmentScope": scope,
             "policyAssignmentParameters": {},
             "policyExemptionIds": [],
         }
-        name, shown = resource.rpartition("/")[2], json.dumps(identifiers, separators=(",", ":"))
-        return {
-            "code": "RequestDisallowedByPolicy",
-            "target": name,
-            "message": f"Resource '{name}' was disallowed by policy. Policy identifiers: '{shown}'.",
-            "additionalInfo": [{"type": "PolicyViolation", "info": info}],
-        }
+        return identifiers, info
+
+
+def _expression(expression: str, path: str, target: str, operator: str, **value: str) -> dict[str, str]:
+    """A condition that is met."""
+    found = {"result": "True", "expressionKind": "Field", "expression": expression, "path": path}
+    return {**found, **value, "targetValue": target, "operator": operator}
+
+
+def _leaves_key(body: dict[str, Any]) -> bool:
+    """Whether the account would have no customer-managed key. A PATCH without the encryption keeps it."""
+    properties = body.get("properties") or {}
+    encryption = properties.get("encryption") or ({} if "location" in body else {"keySource": "Microsoft.KeyVault"})
+    return bool(encryption.get("keySource") != "Microsoft.KeyVault")
+
+
+def _modify(body: dict[str, Any], position: str) -> None:
+    """Change the request as a policy with the effect `modify` does."""
+    if position == "network":
+        body["properties"] = {**(body.get("properties") or {}), "publicNetworkAccess": "Disabled"}
+    elif body.get("tags"):
+        body["tags"] = dict.fromkeys(body["tags"], "policy")
 
 
 def _level(position: str, resource_type: str) -> str | None:

@@ -70,7 +70,7 @@ async def _handle(call: Call) -> Response:
     throttling.check(call)
     _check_permission(call, route, path)
     if method in _CHANGING and not route.action.endswith("/read"):
-        call.world.governance.check(method, path)
+        call.world.governance.check(method, path, lambda: call.json)
     _check_group(call, provider)
     return await call_handler(route, call)
 

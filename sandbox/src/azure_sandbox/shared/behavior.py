@@ -83,10 +83,17 @@ class Behavior:
     # default is the easiest position.
     graph_lag: str = _switch("0", "600", "never", is_time=True)
     # The resources that have a ReadOnly lock; `deletions`: accounts and vaults have a CanNotDelete lock. There are no
-    # locks and no denying policies by default, because nearly all requests would fail.
+    # locks and no policies by default, because nearly all requests would fail.
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
-    # The resources whose changes an Azure Policy denies.
-    policy_denial: str = _switch("none", "accounts", "vaults")
+    # The resources whose changes an Azure Policy denies; `accounts_without_key`: only requests after which an account
+    # has no customer-managed key.
+    policy_denial: str = _switch("none", "accounts", "vaults", "accounts_without_key")
+    # The message of a denial: with the identifiers of the policy, which the caller cannot read, with the message of the
+    # assignment's owner, with neither, or the message of missing multi-factor authentication.
+    policy_message: str = _switch("identifiers", "reasons", "neither", "mfa")
+    # The values that an Azure Policy with the effect `modify` changes in requests for accounts and vaults: public
+    # network access becomes `Disabled`, or each tag `policy`.
+    policy_modify: str = _switch("none", "network", "tags")
 
 
 DEFAULT = Behavior()
