@@ -15,8 +15,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import denial
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import service_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import LONGEST, Denied
 
-COMPLY = "Comply with the policy, or request an exemption."
-NAME = "Public network access should be disabled for PaaS services"
+COMPLY = "Comply, or request an exemption."
+NAME = "Deny public endpoints of services"
 GROUP = "/providers/Microsoft.Management/managementGroups/alz-prod-corp"
 ASSIGNMENT = f"{GROUP}/providers/Microsoft.Authorization/policyAssignments/Deny-Public-Endpoints"
 DEFINITION = "/providers/Microsoft.Authorization/policyDefinitions/040732e8-d947-40b8-95d6-854c95024bf8"
@@ -178,7 +178,7 @@ def test_long_names_are_shortened(longest: str) -> None:
     [
         (f"Resource was disallowed by policy. Reasons: MFA is required. {HINT}", [], "Azure requires multi-factor"),
         (
-            f'{BEGIN} Policy identifiers: \'[{{"policyAssignment":{{"name":"Users must use MFA for Create operations"}}}}]\'.',
+            f"{BEGIN} Policy identifiers: '{IDENTIFIERS.replace(NAME, 'Users must use MFA for Create operations')}'.",
             [],
             "Azure requires multi-factor",
         ),

@@ -25,7 +25,7 @@ DISALLOWED = "RequestDisallowedByPolicy"
 _IDENTIFIERS = re.compile(r"Policy identifiers: '(?P<json>\[.*\])'")
 _REASONS = re.compile(r"Reasons: '?(?P<reasons>.+?)'?\. See error details")
 _SIGN_IN = re.compile(r"\bMFA\b|multi-?factor", re.IGNORECASE)
-_COMPLY = "Comply with the policy, or request an exemption."
+_COMPLY = "Comply, or request an exemption."
 _USE_MFA = "Sign in with MFA, or use a service principal or a managed identity."
 # The operator of a condition, in lower case -> its negation, and what a value that meets the condition is.
 _OPERATORS = {
