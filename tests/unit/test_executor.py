@@ -343,6 +343,16 @@ def test_a_resource_that_a_change_seems_to_have_removed_is_a_failure() -> None:
     assert shelf.books == {"atlas"}
 
 
+def test_what_no_read_shows_is_named() -> None:
+    shelf = Shelf("atlas")
+    shelf.after = lambda _method, _book: shelf.books.discard("novel")
+
+    failed = fails(goal("novel"), shelf, NotConverged)
+
+    assert "a later read does not show books. Run the task again." in failed.msg
+    assert failed.facts["missing"] == {"before": {"books": ["atlas"]}, "after": {"books": ["atlas", "novel"]}}
+
+
 # The rollback
 
 

@@ -196,7 +196,7 @@ class Executor:
     def _judged(self, denied: Denied) -> CmkError:
         """If Key Vault denies what a role of the caller grants, the caller lacks no role: the role is new, or the
         service fails."""
-        azure, action = denied.facts.get("azure") or {}, denied.facts.get("action")
+        azure, action = denied.facts.get("azure") or {}, str(denied.facts.get("action"))
         vault = _REFUSED_IN_VAULT.search(str(azure.get("message")))
         if azure.get("inner_code") != "ForbiddenByRbac" or vault is None:
             return denied

@@ -224,9 +224,9 @@ class Sender:
 
 
 def _not_shown(latest: Change) -> CmkError:
-    names = some_text([name for name, value in latest.after.items() if value != latest.before.get(name)] or ["it"])
+    names = [name for name, value in latest.after.items() if value != latest.before.get(name)] or ["it"]
     return NotConverged(
-        f"Azure accepted the change, but a later read does not show {names}. Run the task again. If that does not "
-        "help, an Azure Policy (modify) may change it: see `missing`.",
+        f"Azure accepted the change, but a later read does not show {some_text(names, most=2)}. Run the task again. If "
+        "it fails again, an Azure Policy may change the value (`missing`).",
         missing={"before": dict(latest.before), "after": dict(latest.after)},
     )
