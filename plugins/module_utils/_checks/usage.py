@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from .._core.documents import Account
 from .._core.duration import instant
@@ -350,8 +350,8 @@ def _is_of_services(unlisted: Unlisted) -> bool:
     return unlisted["scope"] == GRAPH or unlisted["action"] == READ_ALL
 
 
-def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
-    """The refusal inside the margin. `what` is the change as an infinitive."""
+def recently_used(what: str, ids: Sequence[str], until: float, **facts: Any) -> Refused:
+    """The refusal inside the margin. `what` is the change as an infinitive, and `facts` are its ids."""
     remedy = "Run the task again then or, if the key has leaked, set O(unused_for=P0D)."
     who = some_text([user_text(one) for one in ids]) if ids else "an account that has left it"
     return Refused(
@@ -361,6 +361,7 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
         accounts=list(ids),
         option="unused_for",
         remedy=remedy,
+        **facts,
     )
 
 

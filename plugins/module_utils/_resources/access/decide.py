@@ -239,7 +239,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
     if using and redundant_at < _ANY_TIME and not goal.force:
         raise _not_redundant_yet(holder.scope, using, redundant_at)
     if until is not None and not using:
-        raise usage.recently_used(what, list(recent), until)
+        raise usage.recently_used(what, list(recent), until, principal_id=holder.principal)
     warnings = usage.guard(using, visible, what, force=goal.force)
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
