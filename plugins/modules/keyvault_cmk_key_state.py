@@ -316,7 +316,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.in_state(params)
     outcome = cloud.changes.ensure(by_state(goal, cloud.facts))
-    if goal.disables_or_deletes:
+    if goal.state in ("disabled", "absent"):
         # A deleted key that was recovered has no versions in the report.
         outcome = replace(outcome, report={**key_removal.report({}), **outcome.report})
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)

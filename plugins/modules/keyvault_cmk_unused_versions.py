@@ -174,7 +174,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import O
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import KeyDisabled
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import UnusedDisabled
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
@@ -189,7 +189,7 @@ SHOWN = ("exists", "key_identifier", "versionless_identifier", "version", "enabl
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.unused(params)
-    outcome = cloud.changes.ensure(KeyDisabled(goal, cloud.facts))
+    outcome = cloud.changes.ensure(UnusedDisabled(goal, cloud.facts))
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))

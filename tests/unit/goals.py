@@ -47,14 +47,14 @@ def access_goal(**options: Any) -> access_goal_module.Goal:
     return access_goal_module.desired(options_of(keyvault_cmk_access, **given))
 
 
-def key_goal(**options: Any) -> key_goal_module.Goal:
+def key_goal(**options: Any) -> key_goal_module.NamedKey:
     given = {"vault_name": "myvault", "name": "batch", **options}
     if "state" in options:
         return key_goal_module.in_state(options_of(keyvault_cmk_key_state, **{**_ONLY_BATCH, **given}))
     return key_goal_module.present(options_of(keyvault_cmk_key, **given))
 
 
-def unused_goal(**options: Any) -> key_goal_module.Goal:
+def unused_goal(**options: Any) -> key_goal_module.UnusedVersionsGoal:
     """The goal that unused versions of the key are disabled."""
     given = {"vault_name": "myvault", "name": "batch", **_ONLY_BATCH, **options}
     return key_goal_module.unused(options_of(keyvault_cmk_unused_versions, **given))

@@ -38,8 +38,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyGoal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import (
+    KeyGoal,
+    KeyStateGoal,
+    NamedKey,
+    UnusedVersionsGoal,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent, KeyTask
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import UnusedDisabled
 
 T = TypeVar("T")
 IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
@@ -134,11 +140,16 @@ def pool(used: str, *, changed_at: str = "2020-01-01T00:00:00Z") -> dict[str, An
     }
 
 
-def decided(table: Table, goal: KeyGoal) -> Change:
+def key_task(goal: NamedKey, facts: Facts) -> KeyTask:
+    """The task of the module that has such a goal."""
+    tasks: dict[type[NamedKey], Any] = {KeyGoal: KeyPresent, KeyStateGoal: by_state, UnusedVersionsGoal: UnusedDisabled}
+    return tasks[type(goal)](goal, facts)
+
+
+def decided(table: Table, goal: NamedKey) -> Change:
     """The change that a task decides."""
     task = task_of(table)
-    facts = Facts(task.session)
-    return task.driver.solve((KeyPresent if goal.state == "present" else by_state)(goal, facts).decide)
+    return task.driver.solve(key_task(goal, Facts(task.session)).decide)
 
 
 def solved(table: Table, question: Callable[[Docs], T]) -> T:

@@ -29,7 +29,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import v
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS, Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyGoal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import NamedKey
 
 ALL = (OLD, MIDDLE, NEW)
 DELETE = ("DELETE", "/keys/batch", None)
@@ -320,7 +320,7 @@ def deleted_ago(seconds: float) -> KeyTable:
     return KeyTable(deleted={**deleted_key(), "deletedDate": int(NOW - seconds)}, accounts=[FOLLOWS])
 
 
-def off_of(**options: Any) -> KeyGoal:
+def off_of(**options: Any) -> NamedKey:
     return key_goal(state="disabled", **options)
 
 
@@ -337,7 +337,7 @@ def off_of(**options: Any) -> KeyGoal:
     ],
 )
 def test_what_was_disabled_or_deleted_within_a_day_fails_if_it_is_in_use(
-    wanted: KeyGoal, table: KeyTable, is_lost: bool
+    wanted: NamedKey, table: KeyTable, is_lost: bool
 ) -> None:
     """A run may have ended before it has asked again. Nothing is enabled."""
     if not is_lost:

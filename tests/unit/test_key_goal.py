@@ -72,20 +72,16 @@ ROTATES = rotation_policy(timeAfterCreate="P90D")
 
 
 @pytest.mark.parametrize(
-    ("options", "policy", "may"),
+    ("options", "policy", "stops"),
     [
-        pytest.param({}, None, False, id="present"),
-        pytest.param({"state": "enabled"}, None, False, id="enabled"),
-        pytest.param({"state": "recovered"}, None, False, id="recovered"),
-        pytest.param({"state": "disabled"}, None, True, id="disabled"),
-        pytest.param({"state": "absent"}, None, True, id="absent"),
+        pytest.param({}, ROTATES, False, id="present"),
         pytest.param({"expires_in": "P19D"}, None, False, id="an expiry"),
         pytest.param({"remove_rotation_policy": True}, ROTATES, True, id="no rotation any more"),
         pytest.param({"remove_rotation_policy": True}, rotation_policy(), False, id="no rotation as before"),
     ],
 )
-def test_goals_that_may_remove_a_key(options: dict[str, Any], policy: Any, may: bool) -> None:
-    assert key_goal(**options).may_cut_off(policy) is may
+def test_goals_that_stop_the_rotation(options: dict[str, Any], policy: Any, stops: bool) -> None:
+    assert key_goal(**options).stops_rotation(policy) is stops
 
 
 @pytest.mark.parametrize(

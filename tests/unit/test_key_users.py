@@ -24,7 +24,18 @@ from documents import (
     account_id,
 )
 from goals import key_goal, unused_goal
-from key_table import ACCOUNTS, ASSIGNMENTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, pool, three_versions
+from key_table import (
+    ACCOUNTS,
+    ASSIGNMENTS,
+    IDENTIFIER,
+    VERSIONS,
+    KeyTable,
+    confirmed,
+    decided,
+    key_task,
+    pool,
+    three_versions,
+)
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
@@ -142,10 +153,10 @@ def test_the_time_of_an_account_that_the_run_has_moved_is_not_read() -> None:
 
     for goal in (unused_goal(), key_goal(**DISABLED)):
         before = len(users_asked(table))
-        kept = task.driver.solve(KeyDisabled(goal, Facts(task.session)).decide)
+        kept = task.driver.solve(key_task(goal, Facts(task.session)).decide)
 
         assert kept.requests == ()
-        assert ("mybatch" in users_asked(table)[before:]) is (goal.state != "retired")
+        assert ("mybatch" in users_asked(table)[before:]) is goal.may_have_left
 
 
 @pytest.mark.parametrize("found", [[], Denied("403")], ids=["no vault", "not readable"])

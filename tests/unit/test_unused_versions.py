@@ -21,7 +21,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import O
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import kept_summary
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import KeyDisabled
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import UnusedDisabled
 
 HIDDEN = {"hidden": ["hidden"]}
 
@@ -206,7 +206,7 @@ def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() ->
 
     def ensure() -> Outcome:
         task = task_of(table)
-        return executor_of(task).ensure(KeyDisabled(goal, Facts(task.session)))
+        return executor_of(task).ensure(UnusedDisabled(goal, Facts(task.session)))
 
     with pytest.raises(Refused) as refused:
         ensure()

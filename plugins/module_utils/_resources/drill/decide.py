@@ -39,9 +39,8 @@ from ..access.decide import AccessGranted, AccessRevoked
 from ..access.decide import still_unused as access_unused
 from ..access.goal import AccessGoal
 from ..key import requests as key_requests
-from ..key.goal import KeyGoal
+from ..key.goal import RemovalGoal
 from ..key.removal import KeyDisabled
-from ..key.removal import still_unused as key_unused
 from .goal import DrillGoal
 
 # Refusals of an update that have other reasons than the key.
@@ -228,7 +227,7 @@ def _tagged(docs: Docs, key: KeyIdentifier, disabled: Sequence[Request], started
 def _taken(docs: Docs, place: _Place, goal: DrillGoal, facts: Facts) -> tuple[Request, ...]:
     """The requests that take the key from the account, without that which also changes the vault's tags. Raises an
     error if others use the key, the access or, if its firewall is closed, the vault."""
-    of_key = KeyGoal(place.key.vault, place.key.name, "disabled", canary=place.id, vault_used_by=goal.vault_used_by)
+    of_key = RemovalGoal(place.key.vault, place.key.name, canary=place.id, vault_used_by=goal.vault_used_by)
     disabled = KeyDisabled(of_key, facts).decide(docs).requests
     if goal.kind == DISABLE_KEY:
         return disabled
@@ -429,8 +428,8 @@ class _Taken(_OfPlace):
             _require_only_user_of_vault(docs, place, facts, usage.BATCH)
             return
         versions = [one.rpartition("/")[2] for one in self.refs] if kind == DISABLE_KEY else []
-        of_key = KeyGoal(place.key.vault, place.key.name, "disabled", canary=place.id)
-        key_unused(docs, of_key, facts, versions)
+        of_key = RemovalGoal(place.key.vault, place.key.name, canary=place.id)
+        KeyDisabled(of_key, facts).still_unused(docs, versions)
         if kind == REVOKE_ACCESS:
             for principal in place.principals:
                 access_unused(docs, _access(place.key, principal, canary=place.id), facts)

@@ -10,19 +10,20 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..._azure.facts import Facts
-from .goal import KeyGoal
+from .goal import KeyStateGoal
 from .present import KeyEnabled, KeyRecovered, KeyTask
 from .removal import KeyDeleted, KeyDisabled
 
-_BY_STATE: dict[str, type[KeyTask]] = {
+_BY_STATE: dict[str, Callable[[KeyStateGoal, Facts], KeyTask]] = {
     "enabled": KeyEnabled,
     "disabled": KeyDisabled,
-    "retired": KeyDisabled,
     "absent": KeyDeleted,
     "recovered": KeyRecovered,
 }
 
 
-def by_state(goal: KeyGoal, facts: Facts) -> KeyTask:
+def by_state(goal: KeyStateGoal, facts: Facts) -> KeyTask:
     return _BY_STATE[goal.state](goal, facts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ..._checks.usage import ANY
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
@@ -37,35 +37,54 @@ _BOOLEANS = {
 
 
 @dataclass(frozen=True)
-class KeyGoal:
+class NamedKey:
     vault: str
     name: str
-    # One of those of keyvault_cmk_key_state, or `present`, `retired` (unused versions are disabled), or `enabled_again`
-    # for a rollback.
-    state: str
-    version: str | None = None
+    # The option `key_identifier`.
+    identifier: str | None = None
+
+    def names(self, key: KeyIdentifier | None) -> bool:
+        """Whether the identifier names this key, regardless of the version."""
+        return key is not None and key.is_named(self.vault, self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyGoal(NamedKey):
+    """A key that Batch can use exists, and its newest version is not too old."""
+
     key_type: str | None = None
     key_size: int | None = None
     expires_in: int | None = None
-    # The time from now for which an expired version becomes valid again, in seconds.
-    extend_expired_by: int | None = None
     rotation_policy: Mapping[str, str] | None = None
     remove_rotation_policy: bool = False
     max_version_age: int | None = None
     new_version: bool = False
     # Whether the tasks of a run share the forced version.
     is_shared: bool = False
-    force: bool = False
     # The purpose of a forced version. Runs that force a version for the same purpose share the version.
     purpose: str | None = None
+    force: bool = False
     # Whether a deleted key is recovered, and a disabled version enabled. Somebody may have revoked the key on purpose.
     repairs: bool = False
     # The goal after a new version was requested: the newest version must differ from this version.
     other_than: str | None = None
     # The version that an account uses. A version that was created earlier does not count as the newest version.
     at_least: str | None = None
-    # The option `key_identifier`.
-    identifier: str | None = None
+
+    @property
+    def looks_at_policy(self) -> bool:
+        return self.rotation_policy is not None or self.remove_rotation_policy
+
+    def stops_rotation(self, policy: RotationPolicy | None) -> bool:
+        return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalGoal(NamedKey):
+    """A key, or one of its versions, cannot be used any more."""
+
+    version: str | None = None
+    force: bool = False
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
     # The services that use the vault (usage.py).
@@ -74,30 +93,26 @@ class KeyGoal:
     canary: str | None = None
     # The time for which a key or a version that was replaced or used stays enabled, in seconds.
     unused_for: int = MARGIN_SECONDS
+    # Whether accounts that have left the key may need it.
+    may_have_left: ClassVar[bool] = True
 
-    def names(self, key: KeyIdentifier | None) -> bool:
-        """Whether the identifier names this key, regardless of the version."""
-        return key is not None and key.is_named(self.vault, self.name)
 
-    @property
-    def looks_at_policy(self) -> bool:
-        return self.rotation_policy is not None or self.remove_rotation_policy
+@dataclass(frozen=True, kw_only=True)
+class KeyStateGoal(RemovalGoal):
+    """A key, or one of its versions, has a state."""
 
-    def may_cut_off(self, policy: RotationPolicy | None) -> bool:
-        """Whether users of the key may lose the key or its rotation because of this goal."""
-        return self.disables_or_deletes or self.stops_rotation(policy)
+    state: Literal["enabled", "disabled", "absent", "recovered"]
+    # The time from now for which an expired version becomes valid again, in seconds.
+    extend_expired_by: int | None = None
 
-    @property
-    def disables_or_deletes(self) -> bool:
-        return self.state in ("absent", "disabled", "retired")
 
-    @property
-    def takes_whole_key(self) -> bool:
-        """Whether no version of the key can be used any more."""
-        return self.state == "absent" or (self.state == "disabled" and self.version is None)
+@dataclass(frozen=True, kw_only=True)
+class UnusedVersionsGoal(RemovalGoal):
+    """The unused versions of a key cannot be used any more."""
 
-    def stops_rotation(self, policy: RotationPolicy | None) -> bool:
-        return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
+    version: None = None
+    keeps_used: bool = True
+    may_have_left = False
 
 
 def present(params: Mapping[str, Any]) -> KeyGoal:
@@ -129,7 +144,6 @@ def present(params: Mapping[str, Any]) -> KeyGoal:
     return KeyGoal(
         vault=vault,
         name=name,
-        state="present",
         key_type=key_type,
         key_size=key_size,
         expires_in=expires_in,
@@ -143,7 +157,7 @@ def present(params: Mapping[str, Any]) -> KeyGoal:
     )
 
 
-def in_state(params: Mapping[str, Any]) -> KeyGoal:
+def in_state(params: Mapping[str, Any]) -> KeyStateGoal:
     """The goal of azbatch.cmk.keyvault_cmk_key_state."""
     state, problems = params["state"], Problems()
     key = problems.of(_named, params, problems)
@@ -159,7 +173,7 @@ def in_state(params: Mapping[str, Any]) -> KeyGoal:
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     problems.of(check_subscriptions, params["users_in"], "users_in")
     problems.refuse()
-    return KeyGoal(
+    return KeyStateGoal(
         vault=key.vault,
         name=key.name,
         state=state,
@@ -173,7 +187,7 @@ def in_state(params: Mapping[str, Any]) -> KeyGoal:
     )
 
 
-def unused(params: Mapping[str, Any]) -> KeyGoal:
+def unused(params: Mapping[str, Any]) -> UnusedVersionsGoal:
     """The goal of azbatch.cmk.keyvault_cmk_unused_versions."""
     problems = Problems()
     key = problems.of(_named, {**params, "version": None}, problems)
@@ -182,13 +196,11 @@ def unused(params: Mapping[str, Any]) -> KeyGoal:
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     problems.of(check_subscriptions, params["users_in"], "users_in")
     problems.refuse()
-    return KeyGoal(
+    return UnusedVersionsGoal(
         vault=key.vault,
         name=key.name,
-        state="retired",
         force=params["force"],
         identifier=params["key_identifier"],
-        keeps_used=True,
         vault_used_by=params["vault_used_by"],
         unused_for=unused_for or 0,
     )
@@ -238,20 +250,20 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
     return parse_key(identifier, "key_identifier")
 
 
-def key_soft_deleted(goal: KeyGoal) -> Refused:
-    is_present = goal.state == "present"
-    set_to = "Add key to O(allowed_repairs)" if is_present else "Set O(state=recovered)"
+def key_soft_deleted(goal: NamedKey, state: str | None = None) -> Refused:
+    """`state` is the option of this name, if the module has it."""
+    set_to = "Set O(state=recovered)" if state else "Add key to O(allowed_repairs)"
     remedy = f"{set_to} to recover it, or use another name."
     return Refused(
         f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
         code="key_soft_deleted",
-        option="allowed_repairs" if is_present else "state",
-        value=None if is_present else goal.state,
+        option="state" if state else "allowed_repairs",
+        value=state,
         remedy=remedy,
     )
 
 
-def key_disabled(goal: KeyGoal, version: str) -> Refused:
+def key_disabled(goal: NamedKey, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled, perhaps on purpose. If it "
         "may be used again, add key to O(allowed_repairs). Otherwise set O(new_version=true).",
@@ -262,7 +274,7 @@ def key_disabled(goal: KeyGoal, version: str) -> Refused:
     )
 
 
-def version_not_found(goal: KeyGoal) -> NotFound:
+def version_not_found(goal: RemovalGoal) -> NotFound:
     option = "key_identifier" if goal.identifier else "version"
     remedy = f"Correct O({option}), or restore a purged version from a backup of the key."
     return NotFound(
@@ -274,7 +286,7 @@ def version_not_found(goal: KeyGoal) -> NotFound:
     )
 
 
-def key_not_found(goal: KeyGoal) -> NotFound:
+def key_not_found(goal: NamedKey) -> NotFound:
     option = "key_identifier" if goal.identifier else "name"
     remedy = "Correct O(key_identifier)." if goal.identifier else "Correct O(name) or O(vault_name)."
     return NotFound(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..._azure.facts import Facts
@@ -20,7 +21,8 @@ from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.docs import Docs, Ref
 from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
-from ..._core.errors import PlanOutdated, Refused
+from ..._core.errors import CmkError, PlanOutdated, Refused
+from ..._core.ids import KeyIdentifier
 from ..._core.rights import Needed
 from ..._core.tasks import Change, Decided, Request, Task
 from ..._documents import refs, rotation_policy
@@ -33,24 +35,25 @@ from ..._documents.key import (
     identifier_of,
     is_staged,
     item_of,
+    newest_known,
     previous_version,
     size_of,
     tags_of_new_version,
     version_for,
     version_of,
 )
-from ..._documents.vault import require_sku_for
+from ..._documents.vault import HSM, require_sku_for
 from ..._questions import health, users
 from . import requests
-from .goal import KeyGoal, key_disabled, key_not_found, key_soft_deleted, version_not_found
-from .seen import Seen, identifier, is_subject, look, with_users
+from .goal import KeyGoal, KeyStateGoal, NamedKey, key_disabled, key_not_found, key_soft_deleted, version_not_found
+from .seen import Seen, identifier, is_subject, look, look_for_usable, read_version, vault_of, visible_users
 
 Requests = tuple[Request, ...]
 
 
 @dataclass(frozen=True)
 class KeyTask(Task):
-    goal: KeyGoal
+    goal: NamedKey
     facts: Facts
 
     @property
@@ -65,6 +68,7 @@ class KeyTask(Task):
 class KeyPresent(KeyTask):
     """The newest usable version of the key is not too old."""
 
+    goal: KeyGoal
     # The account that uses the key.
     account: UsedBy | None = None
 
@@ -77,7 +81,52 @@ class KeyPresent(KeyTask):
         return self.account.to_move if self.account else ()
 
     def decide(self, docs: Docs) -> Change:
-        return _present(docs, self.goal, self.facts, self.account)
+        goal, facts = self.goal, self.facts
+        seen = _look(docs, goal, facts)
+        forced = requests.made_version(seen.identifier)
+        made_at = facts.journal.noted_at(forced) if goal.is_shared else None
+        if made_at is not None:
+            goal = replace(goal, new_version=False)
+            if docs.of(refs.key(seen.identifier)).at < made_at:
+                # Another task has made the version since this task has read the key.
+                seen = _look(docs.after(made_at), goal, facts)
+        key, before = seen.key, seen.described
+        if key is None and seen.deleted:
+            if not goal.repairs:
+                raise key_soft_deleted(goal)
+            # Further changes can be decided only after the recovery, because Azure shows no versions before.
+            return _RecoveredFirst(**vars(_recovery(seen, goal)), task=self)
+        warnings: tuple[str, ...] = ()
+        if goal.new_version and key and version_for(goal.purpose, key, seen.versions, seen.now):
+            goal = replace(goal, new_version=False)
+        is_due = _is_due(goal, seen)
+        _refuse_to_enable(goal, key, before, is_due=is_due)
+        if key is None or is_due:
+            if key is None:
+                _require_sku(docs, goal, facts)
+            is_for_runs = goal.new_version and goal.purpose not in (None, facts.run)
+            writes, after = _new_version(goal, seen, before, forced, wanted_first=is_for_runs)
+            warnings += _previous_expires(goal, seen)
+        else:
+            _refuse_other_family(goal, key)
+            _refuse_other_size(goal, key)
+            writes, after = repaired(seen, key, before, {})
+        has_policy = seen.policy
+        if has_policy is not None and goal.stops_rotation(has_policy):
+            warnings += _rotation_guard(goal, visible_users(docs, goal.vault, facts), seen.identifier)
+            warnings += usage.left_out(users.left_out(docs, facts))
+            policy = rotation_policy.without_rotation(has_policy)
+            writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
+            after = {**after, "rotation_policy": rotation_policy.describe(policy)}
+        if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
+            policy = rotation_policy.body(goal.rotation_policy, seen.policy)
+            writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
+            after = {**after, "rotation_policy": dict(goal.rotation_policy)}
+        if goal.new_version:
+            if goal.purpose and TAG not in (writes[0].body or {}).get("tags", {}):
+                warnings += (_no_room_for_tag(goal),)
+            goal = replace(goal, new_version=False, other_than=before.get("version"))
+        return _Made(before, after, writes, warnings, task=replace(self, goal=goal))
 
 
 @dataclass(frozen=True)
@@ -92,15 +141,14 @@ class UsedBy:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made(Change):
-    """`goal` is what is confirmed."""
+    """`task` is what is confirmed."""
 
-    goal: KeyGoal
-    facts: Facts
-    account: UsedBy | None
+    task: KeyPresent
 
     def first(self, docs: Docs) -> Sequence[Task]:
-        if self.account:
-            health.require_available(docs, self.facts, self.account.group, self.account.name)
+        account = self.task.account
+        if account:
+            health.require_available(docs, self.task.facts, account.group, account.name)
         return ()
 
     def wanted(self, docs: Docs, request: Request) -> None:
@@ -108,61 +156,41 @@ class _Made(Change):
         read. If that is created at this moment, both runs use the newest."""
         if not request.wanted_first:
             return
-        goal, facts = self.goal, self.facts
-        seen = look(docs, goal, facts)
+        goal, facts = self.task.goal, self.task.facts
+        seen = _look(docs, goal, facts)
         made = seen.key and version_for(goal.purpose, seen.key, seen.versions, seen.now)
         # Whether this request has created it, the response does not show. The task reports then that it has.
         if made and not facts.journal.is_in_doubt(request.ref):
             raise PlanOutdated(f"Another run has created version {made} of the key {goal.name} for the same purpose.")
 
     def confirm(self, docs: Docs) -> Change:
-        return _present(docs, self.goal, self.facts, self.account)
+        return self.task.decide(docs)
 
 
-def _present(docs: Docs, goal: KeyGoal, facts: Facts, account: UsedBy | None) -> Change:
-    seen = look(docs, goal, facts)
-    forced = requests.made_version(seen.identifier)
-    made_at = facts.journal.noted_at(forced) if goal.is_shared else None
-    if made_at is not None:
-        goal = replace(goal, new_version=False)
-        if docs.of(refs.key(seen.identifier)).at < made_at:
-            # Another task has made the version since this task has read the key.
-            seen = look(docs.after(made_at), goal, facts)
-    key, before = seen.key, seen.described
-    if key is None and seen.deleted:
-        if not goal.repairs:
-            raise key_soft_deleted(goal)
-        # Further changes can be decided only after the recovery, because Azure shows no versions before.
-        return replace(_recovered(docs, replace(goal, state="recovered"), facts), account=account)
-    warnings: tuple[str, ...] = ()
-    if goal.new_version and key and version_for(goal.purpose, key, seen.versions, seen.now):
-        goal = replace(goal, new_version=False)
-    is_due = _is_due(goal, seen)
-    _refuse_to_enable(goal, key, before, is_due=is_due)
-    if key is None or is_due:
-        is_for_runs = goal.new_version and goal.purpose not in (None, facts.run)
-        writes, after = _new_version(goal, seen, before, forced, wanted_first=is_for_runs)
-        warnings += _previous_expires(goal, seen)
-    else:
-        _refuse_other_family(goal, key)
-        _refuse_other_size(goal, key)
-        writes, after = repaired(seen, key, before, {})
-    has_policy = seen.policy
-    if has_policy is not None and goal.stops_rotation(has_policy):
-        seen = with_users(docs, goal, seen, facts, lambda _seen: True)
-        warnings += (*_rotation_guard(goal, seen), *usage.left_out(users.left_out(docs, facts)))
-        policy = rotation_policy.without_rotation(has_policy)
-        writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
-        after = {**after, "rotation_policy": rotation_policy.describe(policy)}
-    if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
-        policy = rotation_policy.body(goal.rotation_policy, seen.policy)
-        writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
-        after = {**after, "rotation_policy": dict(goal.rotation_policy)}
-    if goal.new_version:
-        if goal.purpose and TAG not in (writes[0].body or {}).get("tags", {}):
-            warnings += (_no_room_for_tag(goal),)
-        goal = replace(goal, new_version=False, other_than=before.get("version"))
-    return _Made(before, after, writes, warnings, goal=goal, facts=facts, account=account)
+@dataclass(frozen=True, kw_only=True)
+class _RecoveredFirst(_Made):
+    """The key is recovered, before it is changed further."""
+
+    def shown(self, docs: Docs, request: Request) -> None:
+        _require_recovered(docs, request, self.task)
+
+    def confirm(self, docs: Docs) -> Change:
+        return _recovery(_look(docs, self.task.goal, self.task.facts), self.task.goal)
+
+
+def _look(docs: Docs, goal: KeyGoal, facts: Facts) -> Seen:
+    """The key with its rotation policy, if the goal has one."""
+    if goal.looks_at_policy:
+        docs.want(refs.rotation_policy_of(identifier(goal, facts)))
+    seen = look_for_usable(docs, goal, facts, counts_disabled=goal.repairs)
+    if seen.key is None:
+        return seen
+    key, versions = seen.key, seen.versions
+    for known in (goal.at_least, version_for(goal.purpose, key, versions, seen.now)):
+        if known:
+            key = newest_known(key, versions, known, partial(read_version, docs, seen))
+    policy = docs.get(refs.rotation_policy_of(seen.identifier)) if goal.looks_at_policy else None
+    return replace(seen, key=key, policy=policy)
 
 
 def _is_due(goal: KeyGoal, seen: Seen) -> bool:
@@ -185,6 +213,13 @@ def _refuse_to_enable(goal: KeyGoal, key: KeyBundle | None, before: Mapping[str,
         raise key_disabled(goal, before["version"])
 
 
+def _require_sku(docs: Docs, goal: KeyGoal, facts: Facts) -> None:
+    """Refuse a key of an HSM in a vault that cannot have one, if the caller can read the vault."""
+    vault = vault_of(docs, goal.vault, facts) if goal.key_type == HSM else None
+    if vault is not None and not isinstance(vault, CmkError):
+        require_sku_for(goal.key_type, vault)
+
+
 def _new_version(
     goal: KeyGoal, seen: Seen, before: Mapping[str, Any], forced: str, *, wanted_first: bool
 ) -> tuple[Requests, Any]:
@@ -192,8 +227,6 @@ def _new_version(
     previous = seen.key
     if previous is not None:
         _refuse_other_family(goal, previous)
-    elif seen.vault:
-        require_sku_for(goal.key_type, seen.vault)
     operations = list(previous["key"].get("key_ops", [])) if previous else []
     attributes: dict[str, Any] = {"enabled": True}
     if goal.expires_in is not None:
@@ -267,11 +300,11 @@ def repaired(
     return (requests.update(seen.identifier, before["version"], body),), after
 
 
-def _rotation_guard(goal: KeyGoal, seen: Seen) -> tuple[str, ...]:
+def _rotation_guard(goal: KeyGoal, visible: usage.Visible, key: KeyIdentifier) -> tuple[str, ...]:
     """Refuse to remove the rotation policy if accounts or pools follow the key: they would keep a version until it
     expires."""
-    following = usage.following(seen.visible, seen.identifier.versionless)
-    return usage.guard(following, seen.visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
+    following = usage.following(visible, key.versionless)
+    return usage.guard(following, visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
 
 
 def _refuse_other_family(goal: KeyGoal, key: KeyBundle) -> None:
@@ -302,15 +335,18 @@ def _refuse_other_size(goal: KeyGoal, key: KeyBundle) -> None:
     )
 
 
+@dataclass(frozen=True)
 class KeyEnabled(KeyTask):
     """The key, or the named version, is enabled and valid."""
+
+    goal: KeyStateGoal
 
     def decide(self, docs: Docs) -> Change:
         goal = self.goal
         seen = look(docs, goal, self.facts)
         if seen.key is None:
-            raise key_soft_deleted(goal) if seen.deleted else key_not_found(goal)
-        version = seen.named if goal.version else seen.key
+            raise key_soft_deleted(goal, goal.state) if seen.deleted else key_not_found(goal)
+        version = read_version(docs, seen, goal.version) if goal.version else seen.key
         if version is None:
             raise version_not_found(goal)
         # The returned state is that of the named version, not of the newest version.
@@ -319,7 +355,7 @@ class KeyEnabled(KeyTask):
         return Decided(before, after, writes, task=self)
 
 
-def _validity(goal: KeyGoal, attributes: KeyAttributes, now: float) -> dict[str, int]:
+def _validity(goal: KeyStateGoal, attributes: KeyAttributes, now: float) -> dict[str, int]:
     times = {}
     if attributes.get("exp") is not None and attributes["exp"] <= now and goal.extend_expired_by is not None:
         times["exp"] = int(now + goal.extend_expired_by)
@@ -335,26 +371,22 @@ class KeyRecovered(KeyTask):
     is_rollback: bool = False
 
     def decide(self, docs: Docs) -> Change:
-        return _recovered(docs, self.goal, self.facts, is_rollback=self.is_rollback)
+        seen = look(docs, self.goal, self.facts)
+        return _Recovered(**vars(_recovery(seen, self.goal, is_rollback=self.is_rollback)), task=self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recovered(_Made):
+class _Recovered(Decided):
+    task: KeyRecovered
+
     def shown(self, docs: Docs, request: Request) -> None:
-        if request.name == "recover":
-            key = refs.key(identifier(self.goal, self.facts))
-            requests.require_finished(docs, f"recovery of the key {self.goal.name}", key, self.facts)
-
-    def confirm(self, docs: Docs) -> Change:
-        """The key that was recovered, before it is changed further."""
-        return _recovered(docs, self.goal, self.facts)
+        _require_recovered(docs, request, self.task)
 
 
-def _recovered(docs: Docs, goal: KeyGoal, facts: Facts, *, is_rollback: bool = False) -> _Recovered:
-    seen = look(docs, goal, facts)
+def _recovery(seen: Seen, goal: NamedKey, *, is_rollback: bool = False) -> Change:
     before, deleted = seen.described, seen.deleted
     if seen.key is not None:
-        return _Recovered(before, before, goal=goal, facts=facts, account=None)
+        return Change(before, before)
     if deleted is None:
         raise key_not_found(goal)
     writes = [requests.recover(seen.identifier)]
@@ -362,5 +394,10 @@ def _recovered(docs: Docs, goal: KeyGoal, facts: Facts, *, is_rollback: bool = F
         # The time of this update shows since when Batch can use the newest version, and accounts can be moved to it.
         enabled = deleted["attributes"]["enabled"]
         writes.append(requests.touch(seen.identifier, version_of(deleted["key"]), enabled=enabled))
-    after = {"exists": True, "soft_deleted": False}
-    return _Recovered(before, after, tuple(writes), goal=goal, facts=facts, account=None)
+    return Change(before, {"exists": True, "soft_deleted": False}, tuple(writes))
+
+
+def _require_recovered(docs: Docs, request: Request, task: KeyTask) -> None:
+    if request.name == "recover":
+        key = refs.key(identifier(task.goal, task.facts))
+        requests.require_finished(docs, f"recovery of the key {task.goal.name}", key, task.facts)

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import usage
+from ..._checks.versions import KeyVersions, versions_of
 from ..._core.docs import Docs, Ref
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound
 from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
 from ..._documents import key as key_document
 from ..._documents import refs
-from ..._documents.key import newest_known, newest_usable, version_for
-from ..._documents.vault import HSM
+from ..._documents.key import newest_usable
 from ..._questions import access, users, vaults
 from ..._questions.evidence import deleted_key
-from .goal import KeyGoal
+from .goal import NamedKey, RemovalGoal
 
 NOBODY: usage.Visible = {"accounts": [], "disks": [], "services": [], "unlisted": []}
 
@@ -39,15 +40,17 @@ class Seen:
     versions: Sequence[KeyItem] | None
     # By Key Vault's clock, in seconds since 1970, because the times of keys are by that clock.
     now: float
-    # The version that the goal names.
-    named: KeyBundle | None = None
     policy: RotationPolicy | None = None
     deleted: KeyBundle | None = None
-    # The vault of a key of an HSM that is to be created.
-    vault: Vault | None = None
     # Who may use the key, if something may be taken away.
     visible: usage.Visible = field(default_factory=lambda: NOBODY)
     times: usage.Times = field(default_factory=usage.Times)
+
+    @property
+    def all_versions(self) -> KeyVersions:
+        """Empty if there is no key, or if the caller may not list them."""
+        items = self.versions or ()
+        return versions_of(self.key, items, self.now) if self.key else KeyVersions(items, self.now)
 
     @property
     def described(self) -> dict[str, Any]:
@@ -62,34 +65,33 @@ def is_subject(ref: Ref[Any]) -> bool:
     return ref.kind not in ("vault", "role", "identity", "name")
 
 
-def identifier(goal: KeyGoal, facts: Facts) -> KeyIdentifier:
+def identifier(goal: NamedKey, facts: Facts) -> KeyIdentifier:
     return KeyIdentifier(goal.vault.lower(), facts.vault_suffix, goal.name)
 
 
-def look(docs: Docs, goal: KeyGoal, facts: Facts) -> Seen:
+def look(docs: Docs, goal: NamedKey, facts: Facts) -> Seen:
     """The key without its users."""
     named = identifier(goal, facts)
     docs.want(refs.key(named), refs.versions_of(named))
-    if goal.looks_at_policy:
-        docs.want(refs.rotation_policy_of(named))
     key = _newest(docs, named, facts)
     now = docs.of(refs.key(named)).now or docs.now
     if key is None:
-        deleted = deleted_key(docs, named)
-        return Seen(named, None, [], now, deleted=deleted, vault=_of_hsm_key(docs, goal, facts))
+        return Seen(named, None, [], now, deleted=deleted_key(docs, named))
+    return Seen(named, key, _versions(docs, named), now)
 
-    def read(version: str) -> KeyBundle | None:
-        return docs.get(refs.key(replace(named, version=version)))
 
-    versions = _versions(docs, named)
-    if goal.state in ("present", "retired"):
-        key = newest_usable(key, versions, now, read, counts_disabled=goal.repairs)
-    agreed = version_for(goal.purpose, key, versions, now)
-    for known in (goal.at_least, agreed):
-        if known:
-            key = newest_known(key, versions, known, read)
-    policy = docs.get(refs.rotation_policy_of(named)) if goal.looks_at_policy else None
-    return Seen(named, key, versions, now, named=read(goal.version) if goal.version else None, policy=policy)
+def look_for_usable(docs: Docs, goal: NamedKey, facts: Facts, *, counts_disabled: bool = False) -> Seen:
+    """The key without its users. A version that Batch can use counts as the newest, if there is one (newest_usable)."""
+    seen = look(docs, goal, facts)
+    if seen.key is None:
+        return seen
+    read = partial(read_version, docs, seen)
+    key = newest_usable(seen.key, seen.versions, seen.now, read, counts_disabled=counts_disabled)
+    return replace(seen, key=key)
+
+
+def read_version(docs: Docs, seen: Seen, version: str) -> KeyBundle | None:
+    return docs.get(refs.key(replace(seen.identifier, version=version)))
 
 
 def _newest(docs: Docs, named: KeyIdentifier, facts: Facts) -> KeyBundle | None:
@@ -125,12 +127,6 @@ def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | None:
     return found or []
 
 
-def _of_hsm_key(docs: Docs, goal: KeyGoal, facts: Facts) -> Vault | None:
-    """The vault in which a key of an HSM is to be created, if the caller can read it."""
-    found = vault_of(docs, goal.vault, facts) if goal.key_type == HSM else None
-    return None if isinstance(found, CmkError) else found
-
-
 def vault_of(docs: Docs, name: str, facts: Facts) -> Vault | CmkError | None:
     """The vault, None if there is none, or why the caller cannot read it."""
     try:
@@ -145,9 +141,15 @@ def unseen_vault(docs: Docs, name: str, facts: Facts) -> list[usage.Unlisted]:
     return [] if facts.users_in else vaults.unseen(vault_of(docs, name, facts), name)
 
 
+def visible_users(docs: Docs, vault: str, facts: Facts) -> usage.Visible:
+    """The accounts and pools that may use keys of the vault."""
+    visible = users.visible(docs, facts)
+    return {**visible, "unlisted": [*visible["unlisted"], *unseen_vault(docs, vault, facts)]}
+
+
 def with_users(
     docs: Docs,
-    goal: KeyGoal,
+    goal: RemovalGoal,
     seen: Seen,
     facts: Facts,
     may_be_free: Callable[[Seen], bool],
@@ -161,19 +163,17 @@ def with_users(
     """
     found = usage.without(users.everywhere(docs, facts, known), goal.canary)
     accounts = found["accounts"]
-    unseen = unseen_vault(docs, goal.vault, facts)
-    settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
-    unlisted = [*found["unlisted"], *unseen]
+    unlisted = [*found["unlisted"], *unseen_vault(docs, goal.vault, facts)]
     visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}
+    settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     seen = replace(seen, visible=visible, times=settled)
-    depends_on_times = goal.disables_or_deletes and not goal.force
-    is_free = not goal.disables_or_deletes or may_be_free(seen)
-    if is_free and depends_on_times:
-        seen = replace(seen, times=_times(docs, seen, facts, accounts, may_have_left=goal.state != "retired"))
+    is_free = may_be_free(seen)
+    if is_free and not goal.force:
+        seen = replace(seen, times=_times(docs, seen, facts, accounts, may_have_left=goal.may_have_left))
         is_free = may_be_free(seen)
     if is_free:
         disks, denied = users.disks(docs, facts, accounts)
-        times = _with_pools(docs, seen, facts, disks) if depends_on_times else seen.times
+        times = seen.times if goal.force else _with_pools(docs, seen, facts, disks)
         seen = replace(seen, visible={**visible, "disks": disks, "unlisted": [*unlisted, *denied]}, times=times)
     return seen
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.usage import Users, Visible
-from ..._checks.versions import versions_of
 from ..._core.docs import Docs
 from ..._core.documents import KeyItem
 from ..._core.duration import instant, seconds
@@ -37,8 +36,8 @@ from ..._documents import refs
 from ..._documents.key import is_staged, version_of
 from ..._documents.vault import required
 from ..._questions import services, users
-from .goal import KeyGoal, key_not_found
-from .seen import Seen, look, require_not_deleted, times_of, unseen_vault, vault_of
+from .goal import NamedKey, key_not_found
+from .seen import Seen, look_for_usable, require_not_deleted, times_of, vault_of, visible_users
 
 _NOTHING = "Nothing uses it."
 _UNKNOWN = "Not all users are known."
@@ -71,9 +70,7 @@ def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
     vault = vault_of(docs, asked.vault, facts)
     if not isinstance(vault, Mapping):
         _require_may_exist(docs, asked.vault, facts)
-    visible = users.visible(docs, facts)
-    unseen = unseen_vault(docs, asked.vault, facts)
-    visible = {**visible, "unlisted": [*visible["unlisted"], *unseen]}
+    visible = visible_users(docs, asked.vault, facts)
     asks = asked.vault_used_by != usage.BATCH
     visible, using = services.of_vault(docs, facts, asked.vault, visible, asks=asks)
     named = KeyIdentifier(asked.vault, facts.vault_suffix, "")
@@ -123,12 +120,12 @@ def _uses(visible: Visible) -> list[usage.KeyUse]:
 
 
 def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) -> dict[str, Any]:
-    goal = KeyGoal(asked.vault, name, "retired")
+    goal = NamedKey(asked.vault, name)
     named = KeyIdentifier(asked.vault, facts.vault_suffix, name)
     named_users = _users(visible, named)
     found = {"name": name, "key_identifier": str(named), "users": named_users, "unknown": None}
     try:
-        seen = replace(look(docs, goal, facts), visible=visible)
+        seen = replace(look_for_usable(docs, goal, facts), visible=visible)
     except CmkError as hidden:
         seen = None
         found["unknown"] = str(hidden)
@@ -182,9 +179,7 @@ def _user(resource_id: str, used: KeyIdentifier | None, follows: bool) -> dict[s
 
 def _versions(asked: Asked, seen: Seen, named: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The newest first. `named` are the users that name the key."""
-    if seen.key is None:
-        return []
-    versions = versions_of(seen.key, seen.versions or (), seen.now)
+    versions = seen.all_versions
     replaced = {version_of(item): since for item, since in versions.replaced}
     found = []
     for item in versions.newest_first:
