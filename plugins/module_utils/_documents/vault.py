@@ -14,7 +14,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from .._core.documents import SystemData, Vault
-from .._core.errors import NotFound, Refused
+from .._core.errors import CmkError, NotFound, Refused
 
 RBAC = "rbac"
 ACCESS_POLICY = "access_policy"
@@ -129,9 +129,9 @@ def required(vault: Vault | None, name: str, group: str | None, identifier: str 
     return vault
 
 
-def require_sku_for(key_type: str | None, vault: Vault) -> None:
-    """Raise Refused if the vault cannot have keys of the type."""
-    if key_type != HSM or vault["properties"]["sku"]["name"].lower() == PREMIUM:
+def require_sku_for(key_type: str | None, vault: Vault | CmkError | None) -> None:
+    """Raise Refused if the vault, as far as the caller can read it, cannot have keys of the type."""
+    if key_type != HSM or not isinstance(vault, Mapping) or vault["properties"]["sku"]["name"].lower() == PREMIUM:
         return
     remedy = "Use O(key_type=RSA), or a vault of the SKU premium."
     raise Refused(

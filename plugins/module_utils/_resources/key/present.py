@@ -21,7 +21,7 @@ from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.docs import Docs, Ref
 from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
-from ..._core.errors import CmkError, PlanOutdated, Refused
+from ..._core.errors import PlanOutdated, Refused
 from ..._core.ids import KeyIdentifier
 from ..._core.rights import Needed
 from ..._core.tasks import Change, Decided, Request, Task
@@ -63,6 +63,10 @@ class KeyTask(Task):
     def is_subject(self, ref: Ref[Any]) -> bool:
         return is_subject(ref)
 
+    def look(self, docs: Docs) -> Seen:
+        """What the task has to know of the key, without its users."""
+        return look(docs, self.goal, self.facts)
+
 
 @dataclass(frozen=True)
 class KeyPresent(KeyTask):
@@ -80,16 +84,30 @@ class KeyPresent(KeyTask):
     def later(self) -> Sequence[Needed]:
         return self.account.to_move if self.account else ()
 
+    def look(self, docs: Docs) -> Seen:
+        goal = self.goal
+        if goal.looks_at_policy:
+            docs.want(refs.rotation_policy_of(identifier(goal, self.facts)))
+        seen = look_for_usable(docs, goal, self.facts, counts_disabled=goal.repairs)
+        if seen.key is None:
+            return seen
+        key, versions = seen.key, seen.versions
+        for known in (goal.at_least, version_for(goal.purpose, key, versions, seen.now)):
+            if known:
+                key = newest_known(key, versions, known, partial(read_version, docs, seen))
+        policy = docs.get(refs.rotation_policy_of(seen.identifier)) if goal.looks_at_policy else None
+        return replace(seen, key=key, policy=policy)
+
     def decide(self, docs: Docs) -> Change:
         goal, facts = self.goal, self.facts
-        seen = _look(docs, goal, facts)
+        seen = self.look(docs)
         forced = requests.made_version(seen.identifier)
         made_at = facts.journal.noted_at(forced) if goal.is_shared else None
         if made_at is not None:
             goal = replace(goal, new_version=False)
             if docs.of(refs.key(seen.identifier)).at < made_at:
                 # Another task has made the version since this task has read the key.
-                seen = _look(docs.after(made_at), goal, facts)
+                seen = self.look(docs.after(made_at))
         key, before = seen.key, seen.described
         if key is None and seen.deleted:
             if not goal.repairs:
@@ -102,8 +120,8 @@ class KeyPresent(KeyTask):
         is_due = _is_due(goal, seen)
         _refuse_to_enable(goal, key, before, is_due=is_due)
         if key is None or is_due:
-            if key is None:
-                _require_sku(docs, goal, facts)
+            if key is None and goal.key_type == HSM:
+                require_sku_for(HSM, vault_of(docs, goal.vault, facts))
             is_for_runs = goal.new_version and goal.purpose not in (None, facts.run)
             writes, after = _new_version(goal, seen, before, forced, wanted_first=is_for_runs)
             warnings += _previous_expires(goal, seen)
@@ -157,7 +175,7 @@ class _Made(Change):
         if not request.wanted_first:
             return
         goal, facts = self.task.goal, self.task.facts
-        seen = _look(docs, goal, facts)
+        seen = self.task.look(docs)
         made = seen.key and version_for(goal.purpose, seen.key, seen.versions, seen.now)
         # Whether this request has created it, the response does not show. The task reports then that it has.
         if made and not facts.journal.is_in_doubt(request.ref):
@@ -175,22 +193,7 @@ class _RecoveredFirst(_Made):
         _require_recovered(docs, request, self.task)
 
     def confirm(self, docs: Docs) -> Change:
-        return _recovery(_look(docs, self.task.goal, self.task.facts), self.task.goal)
-
-
-def _look(docs: Docs, goal: KeyGoal, facts: Facts) -> Seen:
-    """The key with its rotation policy, if the goal has one."""
-    if goal.looks_at_policy:
-        docs.want(refs.rotation_policy_of(identifier(goal, facts)))
-    seen = look_for_usable(docs, goal, facts, counts_disabled=goal.repairs)
-    if seen.key is None:
-        return seen
-    key, versions = seen.key, seen.versions
-    for known in (goal.at_least, version_for(goal.purpose, key, versions, seen.now)):
-        if known:
-            key = newest_known(key, versions, known, partial(read_version, docs, seen))
-    policy = docs.get(refs.rotation_policy_of(seen.identifier)) if goal.looks_at_policy else None
-    return replace(seen, key=key, policy=policy)
+        return _recovery(self.task.look(docs), self.task.goal)
 
 
 def _is_due(goal: KeyGoal, seen: Seen) -> bool:
@@ -211,13 +214,6 @@ def _refuse_to_enable(goal: KeyGoal, key: KeyBundle | None, before: Mapping[str,
         return
     if not (is_due and before["enabled_versions"]):
         raise key_disabled(goal, before["version"])
-
-
-def _require_sku(docs: Docs, goal: KeyGoal, facts: Facts) -> None:
-    """Refuse a key of an HSM in a vault that cannot have one, if the caller can read the vault."""
-    vault = vault_of(docs, goal.vault, facts) if goal.key_type == HSM else None
-    if vault is not None and not isinstance(vault, CmkError):
-        require_sku_for(goal.key_type, vault)
 
 
 def _new_version(
@@ -343,7 +339,7 @@ class KeyEnabled(KeyTask):
 
     def decide(self, docs: Docs) -> Change:
         goal = self.goal
-        seen = look(docs, goal, self.facts)
+        seen = self.look(docs)
         if seen.key is None:
             raise key_soft_deleted(goal, goal.state) if seen.deleted else key_not_found(goal)
         version = read_version(docs, seen, goal.version) if goal.version else seen.key
@@ -371,8 +367,8 @@ class KeyRecovered(KeyTask):
     is_rollback: bool = False
 
     def decide(self, docs: Docs) -> Change:
-        seen = look(docs, self.goal, self.facts)
-        return _Recovered(**vars(_recovery(seen, self.goal, is_rollback=self.is_rollback)), task=self)
+        change = _recovery(self.look(docs), self.goal, is_rollback=self.is_rollback)
+        return _Recovered(**vars(change), task=self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.rights import to_use_key
 from ..._checks.usage import Users
@@ -31,9 +30,9 @@ from ..._documents import refs
 from ..._documents.key import updated_at, version_of
 from ..._questions import services, users
 from . import requests
-from .goal import NamedKey, RemovalGoal, UnusedVersionsGoal, key_not_found, key_soft_deleted, version_not_found
+from .goal import RemovalGoal, UnusedVersionsGoal, key_not_found, key_soft_deleted, version_not_found
 from .present import KeyRecovered, KeyTask
-from .seen import Seen, identifier, is_subject, look, look_for_usable, with_latest_versions, with_users
+from .seen import Seen, identifier, is_subject, look_for_usable, with_latest_versions, with_users
 
 _PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
 _DAY_SECONDS = 24 * 3600
@@ -88,7 +87,7 @@ class _Removing(KeyTask):
         warnings = usage.guard(used.ids, seen.visible, what, force=force, until=used.until)
         return (*warnings, *usage.not_shown(self.goal.vault_used_by))
 
-    def _require_unused(self, docs: Docs, seen: Seen, versions: Collection[str] | None) -> None:
+    def _require_unused_already(self, docs: Docs, seen: Seen, versions: Collection[str] | None) -> None:
         """The key (None) or these versions were removed within the last day, perhaps by a run that ended before it has
         asked again who uses them. Raise an error if an account does. Nothing is enabled: somebody may have disabled it
         on purpose."""
@@ -114,9 +113,7 @@ class KeyDisabled(_Removing):
         return self.goal.version is None
 
     def look(self, docs: Docs) -> Seen:
-        """The key with its versions."""
-        goal = self.goal
-        seen = _listed(look(docs, goal, self.facts))
+        goal, seen = self.goal, _listed(super().look(docs))
         if seen.key is None:
             raise key_soft_deleted(goal, "disabled") if seen.deleted else key_not_found(goal)
         if goal.version and goal.version not in map(version_of, seen.versions or ()):
@@ -148,7 +145,7 @@ class KeyDisabled(_Removing):
         of_each = self._users(seen, found)
         kept = self._kept(seen, of_each)
         if lately := self._disabled_lately(seen):
-            self._require_unused(docs, seen, lately)
+            self._require_unused_already(docs, seen, lately)
         versions = [version for version in found if version not in kept]
         if not versions:
             return _unchanged(seen, kept)
@@ -227,7 +224,8 @@ class UnusedDisabled(KeyDisabled):
         return [version_of(item) for item, kept_until in self._replaced(seen) if kept_until <= seen.now]
 
     def _kept(self, seen: Seen, of_each: Mapping[str, Users]) -> dict[str, Users]:
-        """Also those that were replaced lately. It is not known yet who uses them once they may be disabled."""
+        """Also those that were replaced lately: it is not known yet who uses them once they may be disabled. Raises an
+        error if not all users are known."""
         if not self.goal.force:
             usage.require_whole(seen.visible, f"disable {self.subject}", _KEEP)
         lately = {
@@ -248,14 +246,13 @@ class KeyDeleted(_Removing):
 
     def _decided(self, docs: Docs) -> Change:
         goal, facts = self.goal, self.facts
-        seen = look(docs, goal, facts)
+        seen = self.look(docs)
         if seen.key is None:
             if seen.deleted and seen.deleted.get("deletedDate", 0) > seen.now - _DAY_SECONDS:
-                self._require_unused(docs, seen, None)
+                self._require_unused_already(docs, seen, None)
             return _unchanged(seen, {})
         seen = with_users(docs, goal, seen, facts, lambda seen: not self._users(seen).exist)
-        is_due = not goal.keeps_used or not self._users(seen).exist
-        seen = self._with_services(docs, seen, is_due=is_due)
+        seen = self._with_services(docs, seen, is_due=not (goal.keeps_used and self._users(seen).exist))
         used = self._users(seen)
         if used.exist and goal.keeps_used:
             return _unchanged(seen, {"": used})
@@ -271,7 +268,7 @@ class KeyDeleted(_Removing):
         return _users_of_key(seen, self.goal.unused_for)
 
     def still_unused(self, docs: Docs, versions: Sequence[str], known: Collection[str] = ()) -> Change:
-        seen = look(docs, self.goal, self.facts)
+        seen = self.look(docs)
         seen = with_users(docs, self.goal, seen, self.facts, lambda seen: not self._users(seen).exist, known)
         return _deletion(seen, _guard_again(seen, self._users(seen), f"keep {self.subject} deleted"))
 
@@ -408,19 +405,18 @@ class EnabledAgain(KeyTask):
     versions: Sequence[str] = ()
 
     def decide(self, docs: Docs) -> Change:
-        seen, journal = look(docs, self.goal, self.facts), self.facts.journal
+        seen, journal = self.look(docs), self.facts.journal
         requests = (_set_enabled(seen, one, to=True) for one in self.versions)
         again = tuple(replace(one, undoes=True) for one in requests if journal.may_be_in_effect(one.ref))
-        return _EnabledAgain(seen.described, seen.described, again, goal=self.goal, facts=self.facts)
+        return _EnabledAgain(seen.described, seen.described, again, task=self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _EnabledAgain(Change):
-    goal: NamedKey
-    facts: Facts
+    task: EnabledAgain
 
     def confirm(self, docs: Docs) -> Change:
-        before = look(docs, self.goal, self.facts).described
+        before = self.task.look(docs).described
         enabled = before["enabled_versions"]
         left = tuple(one for one in self.requests if one.ref.rpartition("/")[2] not in enabled)
         return Change(before, before, left)
