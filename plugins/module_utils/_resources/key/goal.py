@@ -99,7 +99,7 @@ class RemovalGoal(NamedKey):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyStateGoal(RemovalGoal):
-    """A key, or one of its versions, has a state."""
+    """A key, or one of its versions, has this state, which may be that it can be used again."""
 
     state: Literal["enabled", "disabled", "absent", "recovered"]
     # The time from now for which an expired version becomes valid again, in seconds.

@@ -206,16 +206,13 @@ class UnusedDisabled(KeyDisabled):
     least `unused_for` ago. A key that was deleted has none."""
 
     goal: UnusedVersionsGoal
+    takes_whole_key = False
     # They were replaced long ago, so no run moves an account to them.
     delay = 0.0
 
     @property
     def subject(self) -> str:
         return f"unused versions of the key {self.goal.name}"
-
-    @property
-    def takes_whole_key(self) -> bool:
-        return False
 
     def look(self, docs: Docs) -> Seen:
         return _listed(look_for_usable(docs, self.goal, self.facts))
