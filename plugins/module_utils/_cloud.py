@@ -26,11 +26,10 @@ from ._checks.usage import Listed
 from ._core import placeholders
 from ._core.concurrent import value_or_error
 from ._core.docs import Docs
-from ._core.documents import Account
 from ._core.errors import CmkError
-from ._core.ids import check_places, key_of
+from ._core.ids import check_places
 from ._documents import refs
-from ._documents.account import require_ready, required
+from ._documents.account import Account, key_of, require_ready, required
 from ._documents.vault import ACCESS_POLICY
 from ._questions import accounts, evidence, fleet, health, rights, users
 

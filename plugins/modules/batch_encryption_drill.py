@@ -193,9 +193,9 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import decide as drill_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal

@@ -14,19 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple, TypedDict
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account, Identity
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import (
-    check_subscription,
-    key_of,
-    place_of,
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_subscription, place_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import Account, key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.encryption import describe_key
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.identity import (
+    USER_ASSIGNED,
+    Identity,
+    describe_identity,
     principals_of,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import (
-    USER_ASSIGNED,
-    describe_identity,
-)
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.encryption import describe_key
 
 # If an account has such a name, its host needs another name: Ansible would confuse the host with the group, or with
 # the controller.

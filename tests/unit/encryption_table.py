@@ -32,9 +32,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Fa
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Rejected, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import EncryptionGoal
 

@@ -16,7 +16,6 @@ from documents import KEY, OTHER, SUBSCRIPTION, account, account_id, evidence, p
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -28,6 +27,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import accounts, health
 
 GROUP, NAME = "rg-batch", "mybatch"

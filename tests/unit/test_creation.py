@@ -53,6 +53,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import ENCRYPTION_USER
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import creation
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.decide import AccountPresent
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
@@ -431,8 +432,8 @@ class Azure(Table):
                 self.policies.clear()
         elif "/roleAssignments/" in ref:
             scope = ref.partition("/providers/Microsoft.Authorization")[0]
-            role = {"name": refs.ENCRYPTION_USER, "properties": {"permissions": [{"dataActions": ["*"]}]}}
-            self[refs.role(VAULT_ID, refs.ENCRYPTION_USER)] = role
+            role = {"name": ENCRYPTION_USER, "properties": {"permissions": [{"dataActions": ["*"]}]}}
+            self[refs.role(VAULT_ID, ENCRYPTION_USER)] = role
             assigned = {"id": ref, "properties": {**body["properties"], "scope": scope}}
             self[refs.assignments_of(scope, body["properties"]["principalId"])] = [assigned]
         elif self.fails:

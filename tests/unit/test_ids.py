@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import ids
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, UserAssignedId, is_pool
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.identity import principals_of
 
 PUBLIC = "vault.azure.net"
 VERSION = "0123456789abcdef0123456789ABCDEF"
@@ -242,7 +243,7 @@ def test_malformed_id_of_a_user_assigned_identity_is_refused(value: str) -> None
     ],
 )
 def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) -> None:
-    assert ids.principals_of(identity) == principals
+    assert principals_of(identity) == principals
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import MARGIN_SECONDS, KeyVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import UNKNOWN_IDENTITY
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.identity import UNKNOWN_IDENTITY
 
 OTHER_KEY = "https://myvault.vault.azure.net/keys/other"
 OTHER_VAULT = "https://vault2.vault.azure.net/keys/batch"

@@ -18,15 +18,18 @@ from typing import Any
 
 from .._checks import diagnosis, preflight
 from .._checks.one_of_many import FleetData, observed_of
-from .._core.documents import Account, Identity, KeyBundle, Pool, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable
-from .._core.ids import KeyIdentifier, key_of, place_of
+from .._core.ids import KeyIdentifier, place_of
 from .._documents import account as account_document
 from .._documents import encryption as encryption_document
 from .._documents import rotation_policy as key_rotation_policy
 from .._documents import vault as vault_document
-from .._documents.key import identifier_of, is_usable, item_of, size_of, version_of, why_unusable
+from .._documents.account import Account, key_of
+from .._documents.identity import Identity, describe_identity, is_gone
+from .._documents.key import KeyBundle, identifier_of, is_usable, item_of, size_of, version_of, why_unusable
+from .._documents.pool import Pool, disk_encryption, disks_encrypted_by
+from .._documents.vault import Vault
 
 DAY = 86400
 
@@ -78,7 +81,7 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
         "vault_name": key.vault if key else None,
         "key_name": key.name if key else None,
         **encryption_document.describe_key(key),
-        "identity": account_document.describe_identity(account.get("identity", {})),
+        "identity": describe_identity(account.get("identity", {})),
     }
     if key is None:
         availability = _availability(account, pools)
@@ -213,7 +216,7 @@ def _missing(identity: Identity, listed: Mapping[str, Any]) -> list[str]:
     """The user-assigned identities that were deleted. `listed` is the result of `_identities`."""
     assigned = identity.get("userAssignedIdentities", {})
     fleet = {one: there for one, there in listed.items() if _or_none(there) is not None}
-    return [one for one, there in fleet.items() if account_document.is_gone(assigned[one], there.get(one.lower()))]
+    return [one for one, there in fleet.items() if is_gone(assigned[one], there.get(one.lower()))]
 
 
 def _pools(account: Account, fleet: FleetData) -> Sequence[Pool] | CmkError | None:
@@ -252,11 +255,11 @@ def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:
 
 
 def _disk(pool: Pool) -> dict[str, Any]:
-    encryption = account_document.disk_encryption(pool)
+    encryption = disk_encryption(pool)
     own = encryption.get("customerManagedKey") or {}
     return {
         "name": pool["name"],
-        "encrypted_by": account_document.disks_encrypted_by(pool),
+        "encrypted_by": disks_encrypted_by(pool),
         "encrypted_disks": encryption.get("targets") or [],
         "key": own.get("keyUrl"),
         "key_follows_latest": bool(own.get("rotationToLatestKeyVersionEnabled")) if own.get("keyUrl") else None,

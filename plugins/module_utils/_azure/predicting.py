@@ -23,10 +23,9 @@ from urllib.parse import urlsplit
 from .._core import placeholders
 from .._core.concurrent import value_or_error
 from .._core.docs import Ref
-from .._core.documents import Account
 from .._core.errors import CmkError, NotFound
-from .._core.ids import KeyIdentifier, key_in_vault, key_of, place_of, within
-from .._documents.account import encryption_body, is_failed, is_of_caller
+from .._core.ids import KeyIdentifier, key_in_vault, place_of, within
+from .._documents.account import Account, encryption_body, is_failed, is_of_caller, key_of
 from .._documents.effects import account as account_effects
 from .._documents.effects import key as key_effects
 from .._documents.effects import role_assignment as assignment_effects

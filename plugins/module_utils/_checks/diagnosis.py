@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, TypedDict
 
-from .._core.documents import Account, DeletedVault, KeyBundle, KeyItem
 from .._core.duration import instant, moment
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._documents.access import ROLE_SECONDS
-from .._documents.account import is_unavailable
-from .._documents.key import is_staged, item_of, version_of, why_unusable
-from .._documents.vault import is_in_perimeter, lets_azure_services_in, may_let_azure_services_in
+from .._documents.account import Account, is_unavailable
+from .._documents.key import KeyBundle, KeyItem, is_staged, item_of, version_of, why_unusable
+from .._documents.vault import DeletedVault, is_in_perimeter, lets_azure_services_in, may_let_azure_services_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use

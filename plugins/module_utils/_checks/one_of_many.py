@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._core.documents import Account, RoleAssignment
 from .._core.errors import CmkError, Unavailable
-from .._core.ids import KeyIdentifier, principals_of
-from .._documents.access import NEEDED
+from .._core.ids import KeyIdentifier
+from .._documents.access import NEEDED, RoleAssignment
 from .._documents.access import granted as granted_by
+from .._documents.account import Account
+from .._documents.identity import principals_of
 from .diagnosis import Symptoms
 from .preflight import Evidence
 

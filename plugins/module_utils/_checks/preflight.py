@@ -16,13 +16,16 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeGuard
 
-from .._core.documents import Identity, KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.duration import instant, moment
 from .._core.errors import CmkError, Refused, numbered
 from .._core.ids import KeyIdentifier
 from .._documents import access as access_document
 from .._documents import key as key_document
 from .._documents import vault as vault_document
+from .._documents.access import RoleAssignment, RoleDefinitionProperties
+from .._documents.identity import Identity
+from .._documents.key import KeyBundle
+from .._documents.vault import Vault
 
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 

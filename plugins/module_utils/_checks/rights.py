@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.documents import Vault
 from .._core.rights import Needed, Right, VaultRight
 from .._documents.account import POOLS_READ
+from .._documents.vault import Vault
 
 READ_ACCOUNTS = "Microsoft.Batch/batchAccounts/read"
 READ_PERMISSIONS = "Microsoft.Authorization/permissions/read"

@@ -18,21 +18,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, NamedTuple, TypedDict
 
-from .._core.documents import Account
 from .._core.duration import instant
 from .._core.errors import CmkError, Refused
-from .._core.ids import (
-    KeyIdentifier,
-    is_of_batch,
-    is_pool,
-    key_of,
-    place_of,
-    principals_of,
-    read_key_identifier,
-    type_of,
-)
+from .._core.ids import KeyIdentifier, is_of_batch, is_pool, place_of, read_key_identifier, type_of
 from .._core.summary import and_text, counted, scope_text, some_text, user_text, users_text
-from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
+from .._documents.account import POOLS_READ, Account, key_of
+from .._documents.identity import UNKNOWN_IDENTITY, principals_of
 from .._documents.key import updated_at, version_of
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from .._core.documents import KeyBundle, KeyItem
-from .._documents.key import ended_at, is_fit, is_staged, usable_since, version_of, why_unusable
+from .._documents.key import KeyBundle, KeyItem, ended_at, is_fit, is_staged, usable_since, version_of, why_unusable
 
 MARGIN_SECONDS = 7 * 24 * 3600
 # A version that expires within this time is replaced. The previous version has to stay valid for the margin after that,

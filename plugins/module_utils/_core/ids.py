@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .documents import Account, Identity
 from .errors import InvalidOption, Problems
 
 # The host suffixes of Key Vault in the three clouds. A managed HSM has another suffix; Batch supports only keys of
@@ -243,24 +242,6 @@ def parse_user_assigned_id(value: str, option: str) -> UserAssignedId:
             "Use its resource id (/subscriptions/.../userAssignedIdentities/NAME).",
         )
     return UserAssignedId(found["subscription"], found["group"], found["name"])
-
-
-def principals_of(identity: Identity) -> tuple[str, ...]:
-    """The object ids of an account's identities.
-
-    No field shows which of several user-assigned identities Batch uses for the key, so all of them are returned.
-    """
-    assigned = [value.get("principalId") for value in identity.get("userAssignedIdentities", {}).values()]
-    return tuple(filter(None, [identity.get("principalId"), *assigned]))
-
-
-def key_of(account: Account | None) -> KeyIdentifier | None:
-    """The customer-managed key in the document of an account; None if it uses a Microsoft-managed key."""
-    encryption = account.get("properties", {}).get("encryption", {}) if account else {}
-    identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
-    if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
-        return None
-    return read_key_identifier(identifier)
 
 
 def same_id(one: str, other: str) -> bool:

@@ -12,14 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from .._core.documents import AccessPolicy, Permission, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.ids import role_guid, within
 from .._core.summary import and_text
 from . import vault as vault_document
-from .refs import ENCRYPTION_USER
+from .vault import AccessPolicy, Vault
 
+# The built-in role that this collection assigns, Key Vault Crypto Service Encryption User.
+ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # Permission of an access policy -> data action of a role, for the three permissions that Batch needs.
 NEEDED = {
     "get": "Microsoft.KeyVault/vaults/keys/read",
@@ -32,6 +33,38 @@ ROLE_SECONDS = 600
 KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {
     ENCRYPTION_USER: {"permissions": [{"dataActions": list(NEEDED.values())}]}
 }
+
+
+class Permission(TypedDict, total=False):
+    """The permissions of a role definition, or of the caller at a scope."""
+
+    actions: list[str] | None
+    notActions: list[str] | None
+    dataActions: list[str] | None
+    notDataActions: list[str] | None
+
+
+class RoleAssignmentProperties(TypedDict):
+    scope: str
+    roleDefinitionId: str
+    principalId: str
+    principalType: NotRequired[str]
+    createdOn: NotRequired[str]
+
+
+class RoleAssignment(TypedDict):
+    id: str
+    properties: RoleAssignmentProperties
+
+
+class RoleDefinitionProperties(TypedDict, total=False):
+    permissions: list[Permission]
+
+
+class RoleDefinition(TypedDict):
+    # A GUID.
+    name: str
+    properties: RoleDefinitionProperties
 
 
 def summary(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -94,6 +127,11 @@ def by_principal(assignments: Iterable[RoleAssignment]) -> dict[str, list[RoleAs
     for assignment in assignments:
         found.setdefault(assignment["properties"]["principalId"].lower(), []).append(assignment)
     return found
+
+
+def encryption_users(assignments: Iterable[RoleAssignment]) -> list[RoleAssignment]:
+    """Those of ENCRYPTION_USER. Other roles are left out."""
+    return [one for one in assignments if role_guid(one["properties"]["roleDefinitionId"]) == ENCRYPTION_USER]
 
 
 def roles_in(assignments: Iterable[RoleAssignment]) -> list[str]:

@@ -10,28 +10,12 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from .._core.documents import (
-    Account,
-    AssignedIdentity,
-    Disk,
-    DiskEncryption,
-    Encryption,
-    Identity,
-    Pool,
-    VirtualMachineConfiguration,
-)
 from .._core.errors import CmkError, Denied, NotFound, Refused, Rejected, Unavailable
-from .._core.ids import KeyIdentifier, key_of
+from .._core.ids import KeyIdentifier, read_key_identifier
 from .._core.summary import key_text
-
-# The type of an account's identity if it is not known which one a write of the run has given it.
-UNKNOWN_IDENTITY = "Unknown"
-SYSTEM_ASSIGNED = "system_assigned"
-USER_ASSIGNED = "user_assigned"
-TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}
-_OPTIONS = {azure: option for option, azure in TYPES.items()} | {"None": "none"}
+from .identity import SYSTEM_ASSIGNED, USER_ASSIGNED, Identity, describe_identity
 
 # Provisioning states: of an account whose last operation has failed, and of accounts that accept no change.
 FAILED = "Failed"
@@ -39,6 +23,47 @@ UNDER_WAY = {"Creating": "is being created", "Deleting": "is being deleted"}
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 _NOT_KNOWN = "is available is not known, because the caller may not list its pools."
 _GRANT = "Assign Reader on the account."
+
+
+class KeyVaultProperties(TypedDict, total=False):
+    keyIdentifier: str
+
+
+class Encryption(TypedDict, total=False):
+    keySource: str
+    keyVaultProperties: KeyVaultProperties
+
+
+class KeyVaultReference(TypedDict):
+    """The vault of an account whose pools are in the user's subscription."""
+
+    id: str
+
+
+class AccountProperties(TypedDict, total=False):
+    provisioningState: str
+    encryption: Encryption
+    keyVaultReference: KeyVaultReference
+
+
+class Account(TypedDict):
+    """A Batch account."""
+
+    id: str
+    name: str
+    location: str
+    properties: AccountProperties
+    identity: NotRequired[Identity]
+    tags: NotRequired[dict[str, str] | None]
+
+
+def key_of(account: Account | None) -> KeyIdentifier | None:
+    """The customer-managed key in the document of an account; None if it uses a Microsoft-managed key."""
+    encryption = account.get("properties", {}).get("encryption", {}) if account else {}
+    identifier = encryption.get("keyVaultProperties", {}).get("keyIdentifier")
+    if encryption.get("keySource") != "Microsoft.KeyVault" or not identifier:
+        return None
+    return read_key_identifier(identifier)
 
 
 def describe(account: Account | None) -> dict[str, Any]:
@@ -149,37 +174,6 @@ def availability(reason: CmkError | None) -> bool | None:
     return False if isinstance(reason, KeyUnusable) or is_unavailable(reason) else None
 
 
-def disk_encryption(pool: Pool) -> DiskEncryption:
-    """The disk encryption settings of a pool's virtual machines. Empty if they are not set."""
-    return _machine(pool).get("diskEncryptionConfiguration") or {}
-
-
-def disks_encrypted_by(pool: Pool) -> list[str]:
-    """The settings that encrypt the disks of a pool's virtual machines in addition to Azure's default encryption, by
-    their names in the schema of Microsoft.Batch (2025-06-01). Empty if there is none."""
-    machine = _machine(pool)
-    disks: list[Disk] = [machine.get("osDisk") or {}, *(machine.get("dataDisks") or ())]
-    settings = {
-        "diskEncryptionConfiguration": disk_encryption(pool).get("targets"),
-        "encryptionAtHost": (machine.get("securityProfile") or {}).get("encryptionAtHost"),
-        "managedDisk": all(map(_is_encrypted, disks)),
-    }
-    return [name for name, is_set in settings.items() if is_set]
-
-
-def _machine(pool: Pool) -> VirtualMachineConfiguration:
-    return (pool["properties"].get("deploymentConfiguration") or {}).get("virtualMachineConfiguration") or {}
-
-
-def _is_encrypted(disk: Disk) -> bool:
-    """Whether the disk has a disk encryption set, or is a confidential disk."""
-    managed = disk.get("managedDisk") or {}
-    security = managed.get("securityProfile") or {}
-    # The other types encrypt the state of the virtual machine, but not the disk.
-    is_confidential = security.get("securityEncryptionType") == "DiskWithVMGuestState"
-    return is_confidential or bool(managed.get("diskEncryptionSet") or security.get("diskEncryptionSet"))
-
-
 def availability_unknown(name: str, reason: CmkError) -> Denied:
     """The error that a change of the account could not be confirmed."""
     return Denied(
@@ -221,28 +215,6 @@ def availability_warning(name: str, reason: CmkError) -> str:
     if isinstance(reason, Denied):
         return f"Whether the Batch account {name} {_NOT_KNOWN} {_GRANT}"
     return f"Whether the Batch account {name} is available is not known. {reason.reported}"
-
-
-def describe_identity(identity: Identity) -> dict[str, Any]:
-    assigned = identity.get("userAssignedIdentities", {})
-    return {
-        "type": _OPTIONS.get(identity.get("type", "None"), identity.get("type")),
-        "principal_id": identity.get("principalId"),
-        "tenant_id": identity.get("tenantId"),
-        "user_assigned_identities": {
-            name: {"principal_id": value.get("principalId"), "client_id": value.get("clientId")}
-            for name, value in assigned.items()
-        },
-    }
-
-
-def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> bool:
-    """Whether a user-assigned identity of an account was deleted. `principal_id` is the current object id of the
-    identity of this name. If it differs, the identity was created again. Such an identity is another principal,
-    which the account does not have."""
-    if isinstance(principal_id, CmkError):
-        return False
-    return principal_id is None or principal_id.lower() != assigned.get("principalId", principal_id).lower()
 
 
 def require_ready(account: Account | None) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._core.documents import Vault
 from .._core.duration import moment
+from .vault import Vault
 
 DISABLE_KEY, REVOKE_ACCESS, CLOSE_FIREWALL = "disable_key", "revoke_access", "close_firewall"
 KINDS = (DISABLE_KEY, REVOKE_ACCESS, CLOSE_FIREWALL)

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.documents import Account
 from .._core.errors import LONGEST, AccountUnavailable, CmkError, Refused
-from .._core.ids import KeyIdentifier, key_of, read_key_identifier
+from .._core.ids import KeyIdentifier, read_key_identifier
 from .._core.summary import key_text, version_text
-from .account import FAILED
+from .account import FAILED, Account, key_of
 
 KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from .._core.documents import JsonWebKey, KeyBundle, KeyItem, RotationPolicy
 from .._core.duration import instant
 from .._core.ids import KeyIdentifier, read_key_identifier
 from .._core.summary import and_text, changed_values, used_by_text, version_text
 from . import rotation_policy
+from .rotation_policy import RotationPolicy
 from .vault import HSM
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
@@ -36,6 +36,44 @@ MOST_TAGS, LONGEST = 15, 256
 # The number of a workflow job may be used again, for example after its controller was installed again. Therefore a
 # version counts only for this time.
 _COUNTS_FOR_SECONDS = 7 * 24 * 3600
+
+
+class KeyAttributes(TypedDict, total=False):
+    """The attributes of a version of a key. The first two fields always exist. Times are seconds since 1970."""
+
+    enabled: bool
+    created: int
+    updated: int
+    nbf: int
+    exp: int
+    recoveryLevel: str
+
+
+class JsonWebKey(TypedDict):
+    kid: str
+    kty: str
+    key_ops: NotRequired[list[str]]
+    # The modulus, in base64 without padding.
+    n: NotRequired[str]
+
+
+class KeyBundle(TypedDict):
+    """A version of a key. A deleted key has the same fields, and the times of its deletion and of its purge in seconds
+    since 1970."""
+
+    key: JsonWebKey
+    attributes: KeyAttributes
+    tags: NotRequired[dict[str, str]]
+    deletedDate: NotRequired[int]
+    scheduledPurgeDate: NotRequired[int]
+
+
+class KeyItem(TypedDict):
+    """A version in a list of versions."""
+
+    kid: str
+    attributes: KeyAttributes
+    tags: NotRequired[dict[str, str]]
 
 
 def describe(

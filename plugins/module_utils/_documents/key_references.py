@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
-from .._core.documents import GraphRow
+from .identity import Identity
 
 # The host of a vault may be one of its private endpoint.
 _URL = re.compile(
@@ -44,6 +44,18 @@ _NO_USERS = (
     "microsoft.portal/",
     "microsoft.security/",
 )
+
+
+class GraphRow(TypedDict):
+    """A resource of any service."""
+
+    id: str
+    name: str
+    # In lower case.
+    type: str
+    subscriptionId: str
+    properties: dict[str, Any]
+    identity: NotRequired[Identity | None]
 
 
 class Reference(NamedTuple):

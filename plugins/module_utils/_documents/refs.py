@@ -4,6 +4,10 @@
 
 """What can be read of Azure: its ref, its list, and the words for errors. What a write makes out of date.
 
+The types of the documents, beside what reads and writes them, are only for mypy: no document is checked at run time. A
+document has more fields than its type, which has those that this collection reads. A field that Azure may leave out is
+read with `get`.
+
 This module util is private to the collection.
 """
 
@@ -13,22 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._core.docs import Member, Ref
-from .._core.documents import (
-    Account,
-    DeletedVault,
-    GraphRow,
-    KeyBundle,
-    KeyItem,
-    ManagedIdentity,
-    Permission,
-    Pool,
-    RoleAssignment,
-    RoleDefinition,
-    RotationPolicy,
-    Vault,
-)
-from .._core.ids import KeyIdentifier, UserAssignedId, place_of, read_key_identifier, role_guid
-from .account import UNDER_WAY
+from .._core.ids import KeyIdentifier, UserAssignedId, place_of, read_key_identifier
+from .access import Permission, RoleAssignment, RoleDefinition, encryption_users
+from .account import UNDER_WAY, Account
+from .identity import ManagedIdentity
+from .key import KeyBundle, KeyItem
+from .key_references import GraphRow
+from .pool import Pool
+from .rotation_policy import RotationPolicy
+from .vault import DeletedVault, Vault
 
 _ACCOUNTS = "providers/Microsoft.Batch/batchAccounts"
 _VAULTS = "providers/Microsoft.KeyVault/vaults"
@@ -37,8 +34,6 @@ _ASSIGNMENTS = "providers/Microsoft.Authorization/roleAssignments"
 _GRAPH = "/providers/Microsoft.ResourceGraph/resources"
 # The types that a query for the users of a vault leaves out, by their first characters.
 _NO_USERS = ("microsoft.batch/", "microsoft.resources/deploymentstacks", "microsoft.resources/templatespecs")
-# The built-in role that this collection assigns, Key Vault Crypto Service Encryption User.
-ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # From this number of accounts or principals on, a run reads their list. A page of a list has about a hundred.
 LISTED_FROM = 5
 ANY_KIND = "any"
@@ -274,11 +269,6 @@ def assignments_of(scope: str, principal: str) -> Ref[list[RoleAssignment]]:
     member = Member(assignments_at(scope), principal.lower(), LISTED_FROM, pick)
     what, filter = f"list the role assignments of {principal} on {scope}", f"atScope() and assignedTo('{principal}')"
     return Ref("access", f"{scope}/{_ASSIGNMENTS}", what, filter, is_list=True, member=member)
-
-
-def encryption_users(assignments: Iterable[RoleAssignment]) -> list[RoleAssignment]:
-    """Those of ENCRYPTION_USER. Other roles are left out."""
-    return [one for one in assignments if role_guid(one["properties"]["roleDefinitionId"]) == ENCRYPTION_USER]
 
 
 def role(scope: str, guid: str) -> Ref[RoleDefinition]:

@@ -10,9 +10,8 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
-from .._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, RotationPolicyAttributes
 from .._core.duration import iso, seconds
 from .._core.errors import InvalidOption
 
@@ -21,6 +20,31 @@ from .._core.errors import InvalidOption
 _SHORTEST_LIFE = 28 * 86400
 _MARGIN = 7 * 86400
 _NAMES = ("time_after_create", "time_before_expiry", "expiry_time")
+
+
+class LifetimeTrigger(TypedDict, total=False):
+    timeAfterCreate: str
+    timeBeforeExpiry: str
+
+
+class LifetimeActionType(TypedDict):
+    type: str
+
+
+class LifetimeAction(TypedDict):
+    trigger: LifetimeTrigger
+    action: LifetimeActionType
+
+
+class RotationPolicyAttributes(TypedDict, total=False):
+    expiryTime: str
+
+
+class RotationPolicy(TypedDict, total=False):
+    """When Key Vault rotates a key by itself."""
+
+    lifetimeActions: list[LifetimeAction]
+    attributes: RotationPolicyAttributes
 
 
 def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:

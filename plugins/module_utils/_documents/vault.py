@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from .._core.documents import SystemData, Vault
 from .._core.errors import CmkError, NotFound, Refused
 
 RBAC = "rbac"
@@ -23,6 +22,77 @@ PREMIUM = "premium"
 HSM = "RSA-HSM"
 # The values of publicNetworkAccess in lower case, and those of the module.
 _PUBLIC = {"enabled": "enabled", "disabled": "disabled", "securedbyperimeter": "secured_by_perimeter"}
+
+
+class PolicyPermissions(TypedDict, total=False):
+    keys: list[str] | None
+    secrets: list[str] | None
+    certificates: list[str] | None
+    storage: list[str] | None
+
+
+class AccessPolicy(TypedDict, total=False):
+    """The entry of a principal in a vault's access policies. It always has the first two fields."""
+
+    tenantId: str
+    objectId: str
+    # Of an application that acts on behalf of the principal.
+    applicationId: str | None
+    permissions: PolicyPermissions
+
+
+class NetworkAcls(TypedDict, total=False):
+    bypass: str
+    defaultAction: str
+
+
+class Sku(TypedDict):
+    family: str
+    name: str
+
+
+class VaultProperties(TypedDict):
+    tenantId: str
+    sku: Sku
+    vaultUri: str
+    accessPolicies: NotRequired[list[AccessPolicy]]
+    enableRbacAuthorization: NotRequired[bool | None]
+    enableSoftDelete: NotRequired[bool]
+    enablePurgeProtection: NotRequired[bool]
+    softDeleteRetentionInDays: NotRequired[int]
+    networkAcls: NotRequired[NetworkAcls]
+    publicNetworkAccess: NotRequired[str]
+
+
+class SystemData(TypedDict, total=False):
+    createdAt: str
+    lastModifiedAt: str
+
+
+class Vault(TypedDict):
+    """A key vault."""
+
+    id: str
+    name: str
+    location: str
+    properties: VaultProperties
+    tags: NotRequired[dict[str, str]]
+    systemData: NotRequired[SystemData]
+
+
+class DeletedVaultProperties(TypedDict):
+    vaultId: str
+    location: str
+    scheduledPurgeDate: NotRequired[str]
+    purgeProtectionEnabled: NotRequired[bool]
+    tags: NotRequired[dict[str, str]]
+
+
+class DeletedVault(TypedDict):
+    """A deleted vault that can be recovered."""
+
+    name: str
+    properties: DeletedVaultProperties
 
 
 def describe(vault: Vault | None) -> dict[str, Any]:

@@ -15,12 +15,11 @@ from math import inf
 
 from .._checks.preflight import Evidence, usable_since
 from .._core.docs import Docs
-from .._core.documents import RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier
 from .._documents import refs
-from .._documents.access import by_principal, granted, roles_in, scope_of
-from .._documents.vault import uses_rbac
+from .._documents.access import RoleAssignment, RoleDefinitionProperties, by_principal, granted, roles_in, scope_of
+from .._documents.vault import Vault, uses_rbac
 from . import vaults
 from .evidence import definitions
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from .._azure.facts import Facts
 from .._core.docs import Docs, Ref, Wait
-from .._core.documents import Account
 from .._core.errors import CmkError, Refused, TimedOut
 from .._core.tasks import VALUE_LAG_SECONDS
 from .._documents import refs
-from .._documents.account import UNDER_WAY, require_ready
+from .._documents.account import UNDER_WAY, Account, require_ready
 from .creation import not_shown
 
 

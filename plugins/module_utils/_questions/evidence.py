@@ -21,14 +21,14 @@ from .._checks.diagnosis import Symptoms, depends_on_account_change, possibly_lo
 from .._checks.preflight import Evidence, failed_checks, is_unreachable, lasting, without_deleted
 from .._checks.versions import MARGIN_SECONDS
 from .._core.docs import Docs, Ref
-from .._core.documents import Account, KeyBundle, KeyItem, RoleAssignment, Vault
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
-from .._core.ids import KeyIdentifier, parse_user_assigned_id, place_of, principals_of
+from .._core.ids import KeyIdentifier, parse_user_assigned_id, place_of
 from .._documents import refs
-from .._documents.access import by_principal, roles_in, scope_of
-from .._documents.account import is_gone
-from .._documents.key import TYPES, ended_at, version_of
-from .._documents.vault import uses_rbac
+from .._documents.access import RoleAssignment, by_principal, encryption_users, roles_in, scope_of
+from .._documents.account import Account
+from .._documents.identity import is_gone, principals_of
+from .._documents.key import TYPES, KeyBundle, KeyItem, ended_at, version_of
+from .._documents.vault import Vault, uses_rbac
 from . import users, vaults
 
 T = TypeVar("T")
@@ -170,7 +170,7 @@ def _with_roles_now(docs: Docs, evidence: Evidence, vault: Vault) -> Evidence:
     separately.
     """
     scope = scope_of(vault, evidence.key.name)
-    listed = by_principal(refs.encryption_users(docs.items(refs.assignments_at(scope))))
+    listed = by_principal(encryption_users(docs.items(refs.assignments_at(scope))))
     single = {one: refs.assignments_of(scope, one) for one in evidence.principals if not listed.get(one.lower())}
     docs.want(*single.values())
     assignments = {

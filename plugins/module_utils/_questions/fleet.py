@@ -20,12 +20,13 @@ from .._checks.one_of_many import FleetData, observed_of
 from .._checks.preflight import is_unreachable
 from .._checks.usage import BATCH, Listed
 from .._core.docs import Docs
-from .._core.documents import Account, KeyBundle, ManagedIdentity, RoleAssignment
 from .._core.errors import CmkError, Denied, NotFound
-from .._core.ids import KeyIdentifier, key_of, parse_user_assigned_id, principals_of
+from .._core.ids import KeyIdentifier, parse_user_assigned_id
 from .._documents import refs
-from .._documents.access import by_principal, roles_in, scope_of
-from .._documents.key import identifier_of
+from .._documents.access import RoleAssignment, by_principal, roles_in, scope_of
+from .._documents.account import Account, key_of
+from .._documents.identity import ManagedIdentity, principals_of
+from .._documents.key import KeyBundle, identifier_of
 from .._documents.vault import uses_rbac
 from . import services, users, vaults
 

@@ -16,16 +16,17 @@ from .._azure.facts import Facts
 from .._checks.diagnosis import Surveyed, Symptoms, all_noticed_at, is_unread, lost_key
 from .._checks.preflight import Evidence, failed_checks, for_rollback, lasting, require
 from .._core.docs import Docs, Wait
-from .._core.documents import Account
 from .._core.errors import AccountUnavailable, CmkError, Denied, Rejected, Unavailable
-from .._core.ids import key_of, place_of
+from .._core.ids import place_of
 from .._documents import refs
 from .._documents.access import allows
 from .._documents.account import (
     POOLS_READ,
+    Account,
     availability,
     availability_unknown,
     is_refused,
+    key_of,
     require_known,
     required,
     why_unavailable,

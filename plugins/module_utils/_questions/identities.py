@@ -10,10 +10,10 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from .._core.docs import Docs
-from .._core.documents import ManagedIdentity
 from .._core.errors import NotFound
 from .._core.ids import UserAssignedId
 from .._documents import refs
+from .._documents.identity import ManagedIdentity
 
 
 def get(docs: Docs, identity_id: UserAssignedId) -> ManagedIdentity:

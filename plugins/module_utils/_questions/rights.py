@@ -14,12 +14,11 @@ from dataclasses import replace
 
 from .._checks.rights import VAULTS, in_group, is_in_no_policy
 from .._core.docs import Docs
-from .._core.documents import Vault
 from .._core.errors import CmkError, Denied
 from .._core.rights import Missing, Needed, Right, VaultRight
 from .._documents import refs
 from .._documents.access import allows
-from .._documents.vault import uses_rbac
+from .._documents.vault import Vault, uses_rbac
 from . import vaults
 
 

@@ -22,14 +22,14 @@ from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import KeyUse, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
 from .._core.docs import Docs
-from .._core.documents import Account, Pool
 from .._core.duration import moment
 from .._core.errors import CmkError, Denied, NotFound
-from .._core.ids import is_key_identifier, key_of, place_of
+from .._core.ids import is_key_identifier, place_of
 from .._core.tasks import Change
 from .._documents import refs
 from .._documents.access import allows
-from .._documents.account import POOLS_READ, disk_encryption, is_failed, is_unavailable
+from .._documents.account import POOLS_READ, Account, is_failed, is_unavailable, key_of
+from .._documents.pool import Pool, disk_encryption
 
 # By subscription, its accounts, or the error if they could not be listed.
 Lists: TypeAlias = Mapping[str, "list[Account] | CmkError"]

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence, Set
 from .._checks import usage
 from .._checks.rights import READ_ACCOUNTS, READ_DELETED_VAULTS, VAULTS
 from .._core.docs import Docs, Ref
-from .._core.documents import DeletedVault, Vault
 from .._core.errors import CmkError, Denied, Unavailable
 from .._core.ids import place_of
 from .._core.summary import scope_text
 from .._documents import refs
 from .._documents.access import allows
+from .._documents.vault import DeletedVault, Vault
 from .users import not_listed
 
 _SEE_VAULTS = "Assign Key Vault Reader on the vault's subscription."

@@ -21,7 +21,6 @@ from ..._checks import usage
 from ..._checks.rights import to_assign_role, to_change_policies, to_unassign_role
 from ..._checks.versions import MARGIN_SECONDS
 from ..._core.docs import Docs, Ref
-from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.duration import instant, moment
 from ..._core.errors import Refused
 from ..._core.ids import place_of, role_guid, same_id
@@ -34,6 +33,8 @@ from ..._documents.access import (
     ENCRYPTION_USER,
     NEEDED,
     ROLE_SECONDS,
+    RoleAssignment,
+    RoleDefinitionProperties,
     granted,
     key_permissions,
     needed_among,
@@ -41,6 +42,7 @@ from ..._documents.access import (
     roles_in,
     scope_of,
 )
+from ..._documents.vault import AccessPolicy, Vault
 from ..._questions import identities, services, users, vaults
 from ..._questions.evidence import definitions
 from .goal import AccessGoal

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..._checks.usage import ANY
-from ..._core.documents import Account
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Problems, Refused
 from ..._core.ids import (
@@ -25,13 +24,13 @@ from ..._core.ids import (
     check_key_name,
     check_subscriptions,
     check_vault_name,
-    key_of,
     parse_key_identifier,
     parse_previous_key,
     parse_user_assigned_id,
-    principals_of,
 )
+from ..._documents.account import Account, key_of
 from ..._documents.encryption import on_another_key
+from ..._documents.identity import principals_of
 
 T = TypeVar("T")
 

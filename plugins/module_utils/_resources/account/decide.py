@@ -17,20 +17,12 @@ from typing import Any
 from ..._azure.facts import Facts
 from ..._checks import preflight, regions, rights
 from ..._core.docs import Docs, Ref
-from ..._core.documents import Account, Identity
 from ..._core.errors import CmkError, PlanOutdated, Refused
-from ..._core.ids import key_of, same_id
+from ..._core.ids import same_id
 from ..._core.tasks import Change, Decided, Request, Task
 from ..._documents import refs
-from ..._documents.account import (
-    TYPES,
-    availability,
-    describe,
-    describe_identity,
-    encryption_body,
-    is_failed,
-    name_taken,
-)
+from ..._documents.account import Account, availability, describe, encryption_body, is_failed, key_of, name_taken
+from ..._documents.identity import TYPES, Identity, describe_identity
 from ..._questions import accounts, creation, evidence, health, identities
 from ..._questions.regions import of_type
 from .goal import AccountGoal

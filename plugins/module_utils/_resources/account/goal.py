@@ -22,7 +22,7 @@ from ..._core.ids import (
     parse_key_identifier,
     parse_user_assigned_id,
 )
-from ..._documents.account import SYSTEM_ASSIGNED, USER_ASSIGNED
+from ..._documents.identity import SYSTEM_ASSIGNED, USER_ASSIGNED
 
 
 @dataclass(frozen=True)

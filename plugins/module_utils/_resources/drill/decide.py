@@ -21,19 +21,20 @@ from ..._azure.facts import Facts
 from ..._checks import rights, usage
 from ..._checks.versions import MARGIN_SECONDS
 from ..._core.docs import Docs, Wait
-from ..._core.documents import Account, KeyItem, Vault
 from ..._core.duration import instant
 from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut, Unavailable
-from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
+from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._core.rights import Right
 from ..._core.summary import scope_text, some_text, user_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import access as access_document
 from ..._documents import refs
 from ..._documents import vault as vault_document
-from ..._documents.account import is_unavailable, require_ready, required
+from ..._documents.account import Account, is_unavailable, key_of, require_ready, required
 from ..._documents.drill import CLOSE_FIREWALL, DISABLE_KEY, REVOKE_ACCESS, Drill, of_vault, tags_with
-from ..._documents.key import DRILL_TAG, MOST_TAGS, version_of
+from ..._documents.identity import principals_of
+from ..._documents.key import DRILL_TAG, MOST_TAGS, KeyItem, version_of
+from ..._documents.vault import Vault
 from ..._questions import accounts, health, services, users, vaults
 from ..access.decide import AccessGranted, AccessRevoked
 from ..access.decide import still_unused as access_unused

@@ -23,7 +23,6 @@ from ..._checks.preflight import Evidence, access_since
 from ..._checks.rights import to_set_encryption
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
 from ..._core.docs import Docs, Ref, Wait
-from ..._core.documents import Account, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import (
     PLACE_NOT_FOUND,
@@ -36,12 +35,12 @@ from ..._core.errors import (
     Rejected,
     Unavailable,
 )
-from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
+from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._core.summary import key_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import account as account_document
 from ..._documents import refs
-from ..._documents.account import NotShown, availability, is_failed, require_known, required
+from ..._documents.account import Account, NotShown, availability, is_failed, key_of, require_known, required
 from ..._documents.encryption import (
     account_unavailable,
     describe,
@@ -49,7 +48,7 @@ from ..._documents.encryption import (
     on_another_key,
     versions_not_kept,
 )
-from ..._documents.key import identifier_of, newest_usable, updated_at, version_of
+from ..._documents.key import KeyBundle, identifier_of, newest_usable, updated_at, version_of
 from ..._questions import accounts, evidence, health, users, vaults
 from ..key.requests import touch
 from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, EncryptionGoal

@@ -13,16 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..._core.documents import Account
 from ..._core.errors import Problems
-from ..._core.ids import (
-    ANY_KEY,
-    KeyIdentifier,
-    check_account_name,
-    key_of,
-    parse_key_identifier,
-    parse_previous_key,
-)
+from ..._core.ids import ANY_KEY, KeyIdentifier, check_account_name, parse_key_identifier, parse_previous_key
+from ..._documents.account import Account, key_of
 from ..._documents.encryption import BATCH, KEY_VAULT
 
 # How an account that uses a customer-managed key keeps or changes whether it follows the latest version.

@@ -14,12 +14,12 @@ from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
 from ..._checks.diagnosis import Surveyed, Symptoms
-from ..._core.documents import Account
 from ..._core.errors import Denied, Unavailable
-from ..._core.ids import key_of, principals_of
 from ..._documents import account as account_document
 from ..._documents import drill as drill_document
+from ..._documents.account import Account, key_of
 from ..._documents.encryption import describe
+from ..._documents.identity import describe_identity, principals_of
 
 
 def described(account: Account | None) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def described(account: Account | None) -> dict[str, Any]:
         **describe(account),
         "vault_name": key.vault if key else None,
         "key_name": key.name if key else None,
-        "identity": account_document.describe_identity(identity),
+        "identity": describe_identity(identity),
         "principal_ids": list(principals_of(identity)),
     }
 

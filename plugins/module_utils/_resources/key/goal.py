@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 
 from ..._checks.usage import ANY
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Problems, Refused
 from ..._core.ids import (
@@ -28,6 +27,7 @@ from ..._core.ids import (
 )
 from ..._documents import rotation_policy as key_rotation_policy
 from ..._documents.key import LONGEST, SIZES, TYPES
+from ..._documents.rotation_policy import RotationPolicy
 
 # As Ansible reads booleans.
 _BOOLEANS = {

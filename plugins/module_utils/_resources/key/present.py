@@ -19,7 +19,6 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.docs import Docs, Ref
-from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import PlanOutdated, Refused
 from ..._core.ids import KeyIdentifier
@@ -32,6 +31,8 @@ from ..._documents.key import (
     SIZES,
     TAG,
     TYPES,
+    KeyAttributes,
+    KeyBundle,
     identifier_of,
     is_staged,
     item_of,

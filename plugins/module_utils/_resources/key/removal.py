@@ -19,15 +19,14 @@ from ..._checks.rights import to_use_key
 from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS
 from ..._core.docs import Docs, Ref
-from ..._core.documents import KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
-from ..._core.ids import key_of
 from ..._core.rights import Needed
 from ..._core.summary import version_text
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
 from ..._documents import refs
-from ..._documents.key import updated_at, version_of
+from ..._documents.account import key_of
+from ..._documents.key import KeyItem, updated_at, version_of
 from ..._questions import services, users
 from . import requests
 from .goal import RemovalGoal, UnusedVersionsGoal, key_not_found, key_soft_deleted, version_not_found

@@ -15,11 +15,12 @@ from typing import Any
 from ..._azure.facts import Facts
 from ..._checks.rights import to_use_key
 from ..._core.docs import Docs, Ref, Wait
-from ..._core.documents import KeyBundle, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
 from ..._core.tasks import Request
 from ..._documents import refs
+from ..._documents.key import KeyBundle
+from ..._documents.rotation_policy import RotationPolicy
 
 
 def made_version(key: KeyIdentifier) -> str:

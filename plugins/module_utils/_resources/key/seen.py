@@ -18,12 +18,14 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.versions import KeyVersions, versions_of
 from ..._core.docs import Docs, Ref
-from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound
-from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
+from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._documents import key as key_document
 from ..._documents import refs
-from ..._documents.key import newest_usable
+from ..._documents.account import Account, key_of
+from ..._documents.key import KeyBundle, KeyItem, newest_usable
+from ..._documents.rotation_policy import RotationPolicy
+from ..._documents.vault import Vault
 from ..._questions import access, users, vaults
 from ..._questions.evidence import deleted_key
 from .goal import NamedKey, RemovalGoal

@@ -19,7 +19,6 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.usage import Users, Visible
 from ..._core.docs import Docs
-from ..._core.documents import KeyItem
 from ..._core.duration import instant, seconds
 from ..._core.errors import CmkError, Problems
 from ..._core.ids import (
@@ -27,13 +26,13 @@ from ..._core.ids import (
     check_key_name,
     check_subscriptions,
     check_vault_name,
-    key_of,
     read_key_identifier,
     type_of,
 )
 from ..._core.summary import counted, user_text, version_text
 from ..._documents import refs
-from ..._documents.key import is_staged, version_of
+from ..._documents.account import key_of
+from ..._documents.key import KeyItem, is_staged, version_of
 from ..._documents.vault import required
 from ..._questions import services, users
 from .goal import NamedKey, key_not_found

@@ -17,14 +17,17 @@ from ..._azure.facts import Facts
 from ..._checks import regions, rights, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
 from ..._core.docs import Docs, Ref, Wait
-from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import NotConverged, PlanOutdated, Refused, Unavailable
-from ..._core.ids import key_of, principals_of
 from ..._core.summary import changed_values
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import refs
+from ..._documents.account import key_of
+from ..._documents.identity import principals_of
 from ..._documents.vault import (
     RBAC,
+    AccessPolicy,
+    DeletedVault,
+    Vault,
     authorization_of,
     describe,
     is_in_perimeter,
