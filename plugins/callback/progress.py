@@ -62,7 +62,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
     REPORT_FILE,
     STATS,
 )
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import PlayProgress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
 _PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
@@ -83,7 +83,7 @@ class CallbackModule(CallbackBase):
 
     def __init__(self, display: Any = None, options: Any = None) -> None:
         super().__init__(display, options)
-        self._progress: Progress | None = None
+        self._progress: PlayProgress | None = None
         # Of a playbook of this collection, or of a play of another playbook.
         self._tally = Tally(0)
         self._began = time.monotonic()
@@ -124,7 +124,7 @@ class CallbackModule(CallbackBase):
                 self._begin_playbook(play, variables, hosts)
             # The play that reports accounts does nothing, also for those of earlier playbooks.
             self._play_hosts = set() if _is_report(variables) else set(hosts)
-            self._progress = Progress(len(hosts), time.monotonic()) if len(self._play_hosts) > 1 else None
+            self._progress = PlayProgress(len(hosts), time.monotonic()) if len(self._play_hosts) > 1 else None
         # In a play that matches no host, Ansible sets the hosts of an earlier play.
         self._wave = [host for host in variables.get("ansible_play_batch", []) if host in self._play_hosts]
         self._tally.begin_wave(self._wave)
@@ -276,7 +276,7 @@ class CallbackModule(CallbackBase):
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         files.store({self._playbook: {**report, "accounts": accounts}}, REPORT, is_note=True)
 
-    def _show_progress(self, progress: Progress) -> None:
+    def _show_progress(self, progress: PlayProgress) -> None:
         self._shown_at = time.monotonic()
         self._show(progress.line(self._shown_at))
 

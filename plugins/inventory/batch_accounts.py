@@ -137,7 +137,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         super().parse(inventory, loader, path, cache)
         self._read_options(path)
         try:
-            rules = _inventory.rules(self.get_option("filters"))
+            filters = _inventory.host_filters(self.get_option("filters"))
             listed = self._cached_or_listed(path, cache)
         except CmkError as failure:
             # Ansible shows only this text of a failure of an inventory.
@@ -146,7 +146,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             raise AnsibleParserError(message) from None
         _note(path, "")
         self._warn(listed)
-        self._populate(listed["accounts"], rules)
+        self._populate(listed["accounts"], filters)
 
     def _read_options(self, path: str) -> None:
         for name in ENVIRONMENT:
@@ -202,7 +202,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             names = ", ".join(sorted(shared))
             self.display.warning(f"Several accounts have the same name, so their hosts are named NAME.REGION: {names}.")
 
-    def _populate(self, accounts: Iterable[_inventory.HostVariables], rules: Sequence[_inventory.Rule]) -> None:
+    def _populate(self, accounts: Iterable[_inventory.HostVariables], filters: Sequence[_inventory.HostFilter]) -> None:
         shared = _inventory.shared_names(accounts)
         group = functools.cache(self._group)
         constructs = (
@@ -216,7 +216,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             host = _inventory.host_name(account, shared)
             variables = {**_distrusted(account), **_CONNECTION}
             facts = {**variables, "inventory_hostname": host}
-            if not _inventory.is_included(rules, functools.partial(self._holds, host, facts)):
+            if not _inventory.is_included(filters, functools.partial(self._holds, host, facts)):
                 continue
             self.inventory.add_host(host)
             for name, value in variables.items():

@@ -55,8 +55,8 @@ class HostVariables(_Always, total=False):
     cmk_follows_latest: bool
 
 
-class Rule(NamedTuple):
-    """A filter: whether a host for which the condition is true is included."""
+class HostFilter(NamedTuple):
+    """Whether a host for which the condition is true is included."""
 
     includes: bool
     condition: str | bool
@@ -134,17 +134,17 @@ def checked_subscriptions(given: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(check_subscription(str(subscription), "subscriptions").lower() for subscription in given))
 
 
-def rules(filters: Iterable[Any]) -> list[Rule]:
-    return [_rule(item) for item in filters]
+def host_filters(filters: Iterable[Any]) -> list[HostFilter]:
+    return [_host_filter(item) for item in filters]
 
 
-def _rule(item: Any) -> Rule:
+def _host_filter(item: Any) -> HostFilter:
     if not isinstance(item, Mapping) or len(item) != 1 or not {"include", "exclude"}.issuperset(item):
         raise _wrong_filter(item, "it is not one of include and exclude with a condition.")
     [(kind, condition)] = item.items()
     if not isinstance(condition, str | bool):
         raise _wrong_filter(item, "its condition is neither text nor a boolean.")
-    return Rule(kind == "include", condition)
+    return HostFilter(kind == "include", condition)
 
 
 def _wrong_filter(item: Any, problem: str) -> InvalidOption:
@@ -156,6 +156,6 @@ def _wrong_filter(item: Any, problem: str) -> InvalidOption:
     )
 
 
-def is_included(filters: Sequence[Rule], holds: Callable[[str | bool], bool]) -> bool:
-    """Whether the host is included. The first rule whose condition is true decides. `holds` evaluates a condition."""
-    return next((rule.includes for rule in filters if holds(rule.condition)), True)
+def is_included(filters: Sequence[HostFilter], holds: Callable[[str | bool], bool]) -> bool:
+    """Whether the host is included. The first filter whose condition is true decides. `holds` evaluates a condition."""
+    return next((one.includes for one in filters if holds(one.condition)), True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Progress:
+class PlayProgress:
     """The progress of one play. Times are seconds of a monotonic clock."""
 
     total: int

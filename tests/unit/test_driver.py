@@ -44,7 +44,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver a
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver, Freshness, Rule, Solved
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver, Freshness, MaxAge, Solved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -54,7 +54,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
-OWN, RECENT = Rule.OWN, Rule.RECENT
+OWN, RECENT = MaxAge.OWN, MaxAge.RECENT
 ACCOUNT = refs.account(account_id())
 VAULT = refs.vault(VAULT_ID)
 NEWEST = refs.key(parse_key_identifier(KEY, "key_identifier"))
@@ -95,7 +95,7 @@ def table(clock: Clock) -> Busy:
 
 def asked(driver: Driver, ref: Ref[Any], fresh: Freshness) -> Any:
     """The document, in the phase of a question in which this serves."""
-    ref = replace(ref, lags=fresh is Rule.RUN)
+    ref = replace(ref, lags=fresh is MaxAge.RUN)
     if isinstance(fresh, float):
         return driver.since(lambda docs: docs.get(ref), fresh)
     return driver.check(lambda docs: docs.get(ref)) if fresh is RECENT else driver.solve(lambda docs: docs.get(ref))
@@ -132,7 +132,7 @@ class Reads(NamedTuple):
 
     task: int
     name: str
-    fresh: Rule | float
+    fresh: MaxAge | float
     # If the task only wants to see whether to do something: when the host's previous task ended, in seconds before now.
     glancing: float | None = None
     solves: bool = False
@@ -171,7 +171,7 @@ READS = st.builds(
     Reads,
     TASKS,
     st.sampled_from(ALL),
-    st.sampled_from([OWN, RECENT, Rule.RUN, 0.0, 3.0, 30.0]),
+    st.sampled_from([OWN, RECENT, MaxAge.RUN, 0.0, 3.0, 30.0]),
     st.sampled_from([None, None, 2.0, 15.0, 60.0]),
     st.booleans(),
 )
@@ -236,10 +236,10 @@ class Run:
     def _read(self, step: Reads) -> Seen:
         (session, driver, _gateway), ref = self._tasks[step.task], DOCUMENTS[step.name]
         now = self._clock.now
-        fresh: Freshness = step.fresh if isinstance(step.fresh, Rule) else now - step.fresh
+        fresh: Freshness = step.fresh if isinstance(step.fresh, MaxAge) else now - step.fresh
         if step.glancing is not None:
             session.task_began = now - step.glancing
-            found = driver.glance(lambda docs: docs.get(replace(ref, lags=fresh is Rule.RUN))).get()
+            found = driver.glance(lambda docs: docs.get(replace(ref, lags=fresh is MaxAge.RUN))).get()
         else:
             found = asked(driver, ref, fresh) if step.solves else driver.get(ref, fresh)
         assert found is not None
@@ -249,7 +249,7 @@ class Run:
         """The earliest time at which a read that serves may have begun."""
         named = step.task, step.name
         out_of_date = max(self._written.get(step.name, 0.0), self._forgotten.get(named, 0.0))
-        if step.fresh is Rule.RUN:
+        if step.fresh is MaxAge.RUN:
             return max(out_of_date, now - 600)
         if step.glancing is not None:
             return max(out_of_date, now - min(20, step.glancing))
@@ -312,7 +312,7 @@ def test_a_read_in_the_very_moment_of_a_write_is_out_of_date(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("fresh", [OWN, RECENT])
-def test_a_read_that_a_write_has_overtaken_is_out_of_date(table: Busy, tmp_path: Path, fresh: Rule) -> None:
+def test_a_read_that_a_write_has_overtaken_is_out_of_date(table: Busy, tmp_path: Path, fresh: MaxAge) -> None:
     """The read may not show the write of the other task."""
     task, writer = task_of(table, tmp_path), task_of(table, tmp_path)
 
@@ -698,11 +698,11 @@ def test_an_account_that_is_to_be_changed_is_not_read_from_the_list(
 def test_a_glance_reads_the_list(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
     task = task_of(fleet, tmp_path)
     task.session.task_began = clock.monotonic()
-    assert task.driver.get(refs.account(account_id(NAMES[6])), Rule.GLANCE) == account(NAMES[6])
+    assert task.driver.get(refs.account(account_id(NAMES[6])), MaxAge.GLANCE) == account(NAMES[6])
     assert (fleet.singles(), fleet.lists()) == (0, 1)
     # The list of an earlier task of the playbook does not serve.
     task.session.task_began = clock.monotonic()
-    task.driver.get(refs.account(account_id(NAMES[7])), Rule.GLANCE)
+    task.driver.get(refs.account(account_id(NAMES[7])), MaxAge.GLANCE)
     assert fleet.lists() == 2
 
 
@@ -727,7 +727,7 @@ def test_an_account_that_the_task_has_changed_is_read_separately(fleet: Fleet, c
     one_of(fleet, tmp_path, NAMES[6])
 
     task.session.task_began = clock.now - 10
-    assert task.driver.get(ref, Rule.GLANCE) == changed
+    assert task.driver.get(ref, MaxAge.GLANCE) == changed
 
 
 def test_an_account_that_the_list_does_not_show_is_read(fleet: Fleet, tmp_path: Path) -> None:

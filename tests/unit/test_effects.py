@@ -20,8 +20,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects.wri
     Effect,
     EffectContext,
     EffectInput,
+    PredictedRefusal,
     Prediction,
-    Refusal,
     is_listed,
 )
 
@@ -61,7 +61,7 @@ def after(effect: Effect, ref: str, before: Any, body: Mapping[str, Any], **fact
 
 
 def refusal(effect: Effect, ref: str, before: Any, body: Mapping[str, Any], **facts: Any) -> tuple[int, str]:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(PredictedRefusal) as refused:
         after(effect, ref, before, body, **facts)
     return refused.value.status, refused.value.code
 

@@ -37,7 +37,7 @@ from ansible_collections.azbatch.cmk.plugins.action import (
     keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import MaxAge
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk, Rejected
@@ -271,13 +271,13 @@ def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(
     table = Table({read: account()})
     tasks = [task_of(table, tmp_path, caller=caller) for caller in ("me", "you")]
     for one in tasks:
-        one.driver.get(read, Rule.RECENT)
+        one.driver.get(read, MaxAge.RECENT)
     table[read] = moved = account(key=WANTED)
     with contextlib.suppress(RuntimeError):
         switch()
 
     for one in tasks:
-        assert one.driver.get(read, Rule.RECENT) == moved
+        assert one.driver.get(read, MaxAge.RECENT) == moved
 
 
 @pytest.mark.parametrize(

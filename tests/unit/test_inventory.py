@@ -99,7 +99,7 @@ def holds_for(*conditions: Any) -> Callable[[Any], bool]:
     ],
 )
 def test_first_filter_that_holds_decides(filters: list[Any], included: bool) -> None:
-    assert _inventory.is_included(_inventory.rules(filters), holds_for("yes", True)) is included
+    assert _inventory.is_included(_inventory.host_filters(filters), holds_for("yes", True)) is included
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_first_filter_that_holds_decides(filters: list[Any], included: bool) -> 
 )
 def test_the_error_of_a_wrong_filter_shows_the_syntax(wrong: Any) -> None:
     with pytest.raises(InvalidOption, match=r"filters is .*`include: CONDITION` or `exclude: CONDITION`") as refused:
-        _inventory.rules([{"include": "a"}, wrong])
+        _inventory.host_filters([{"include": "a"}, wrong])
 
     assert refused.value.facts["value"] == wrong
 
@@ -182,5 +182,5 @@ def test_examples_use_documented_options(example: dict[str, Any]) -> None:
 
     assert example["plugin"] == batch_accounts.InventoryModule.NAME
     assert set(example) <= options
-    assert len(_inventory.rules(example.get("filters", []))) == len(example.get("filters", []))
+    assert len(_inventory.host_filters(example.get("filters", []))) == len(example.get("filters", []))
     assert _inventory.checked_subscriptions(example.get("subscriptions", [])) == example.get("subscriptions", [])

@@ -21,7 +21,7 @@ from clocks import Clock, clock_of
 from documents import KEY, VAULT_ID, account_id
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import MaxAge
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal, WriteOutcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
@@ -242,7 +242,7 @@ def test_an_interrupt_is_raised_after_reads_before_the_write_are_out_of_date(mon
         with pytest.raises(Interrupted), interrupts.raised(), task.session.journal.changing("PATCH", VAULT_ID):
             pass
 
-    assert task.driver.get(ref, Rule.RECENT) == {"state": "after"}
+    assert task.driver.get(ref, MaxAge.RECENT) == {"state": "after"}
 
 
 # Tasks in other processes

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import PlayProgress, duration
 
 
 def test_finished_waves_are_counted() -> None:
     """One host, the canary, is no basis for an estimate."""
-    progress = Progress(total=100, began=50.0)
+    progress = PlayProgress(total=100, began=50.0)
     progress.next_wave(1)
     assert progress.line(60.0) == "0 of 100 hosts done"
     progress.next_task("Rotate")
@@ -33,7 +33,7 @@ def test_finished_waves_are_counted() -> None:
 
 
 def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
-    progress = Progress(total=4, began=0.0)
+    progress = PlayProgress(total=4, began=0.0)
     progress.next_wave(1)
     progress.end_wave(0)
     progress.next_wave(2)

@@ -18,7 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions impor
     MARGIN_SECONDS,
     REPLACED_BEFORE_EXPIRY,
     KeyVersions,
-    User,
+    VersionUser,
     margin_ends,
     versions_of,
     versions_possibly_in_use,
@@ -47,12 +47,12 @@ def versions(newest: dict[str, Any] | None = None, unfit: str = "", **changes: d
     return KeyVersions(items, NOW, NEW, [NAMES[letter] for letter in unfit])
 
 
-def user(own: str | None, changed: float | None, access: float | None = None) -> User:
+def user(own: str | None, changed: float | None, access: float | None = None) -> VersionUser:
     since = {} if access is None else {"access_since": NOW - access * DAY}
-    return User(NAMES[own] if own else None, None if changed is None else NOW - changed * DAY, **since)
+    return VersionUser(NAMES[own] if own else None, None if changed is None else NOW - changed * DAY, **since)
 
 
-def possible(of: KeyVersions, one: User, margin: float = MARGIN_SECONDS) -> str:
+def possible(of: KeyVersions, one: VersionUser, margin: float = MARGIN_SECONDS) -> str:
     """The letters of the versions, the version of the user first, then the others from the newest to the oldest."""
     return "".join(LETTERS[version] for version in versions_possibly_in_use(of, one, margin))
 
@@ -202,7 +202,7 @@ def test_only_a_newer_version_that_was_usable_releases_an_older_one() -> None:
     ],
 )
 def test_a_follower_may_still_use_an_older_version_that_was_enabled_inside_the_margin(
-    attributes: dict[str, Any], one: User, expected: str
+    attributes: dict[str, Any], one: VersionUser, expected: str
 ) -> None:
     """If the follower had lost this version, Batch can move it to the newest version only now."""
     of = versions(M=attributes)
@@ -235,8 +235,8 @@ def test_a_shorter_margin() -> None:
 def test_no_versions_are_known() -> None:
     empty = KeyVersions((), NOW)
 
-    assert versions_possibly_in_use(empty, User(None, None)) == []
-    assert versions_possibly_in_use(empty, User(OLD, None)) == [OLD]
+    assert versions_possibly_in_use(empty, VersionUser(None, None)) == []
+    assert versions_possibly_in_use(empty, VersionUser(OLD, None)) == [OLD]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_no_versions_are_known() -> None:
         pytest.param({"enabled": False}, user(None, 30), None, id="follows a version that is not usable"),
     ],
 )
-def test_when_the_margin_ends(newest: dict[str, Any], one: User, ends: float | None) -> None:
+def test_when_the_margin_ends(newest: dict[str, Any], one: VersionUser, ends: float | None) -> None:
     assert margin_ends(versions(newest), one) == (inf if ends is None else NOW - ends * DAY)
 
 

@@ -56,7 +56,7 @@ _PAUSE = 20
 Name = tuple[str, ...]
 
 
-class Rule(Enum):
+class MaxAge(Enum):
     """How old a read may be."""
 
     # Of this task, five seconds old at most; all since a write of this task to the kind.
@@ -69,8 +69,8 @@ class Rule(Enum):
     RUN = "run"
 
 
-# A rule, or the time (time.monotonic()) at which the read began, or later.
-Freshness: TypeAlias = "Rule | float"
+# An age, or the time (time.monotonic()) at which the read began, or later.
+Freshness: TypeAlias = "MaxAge | float"
 IsSubject: TypeAlias = Callable[[Ref[Any]], bool]
 
 
@@ -89,9 +89,9 @@ class _Phase:
     checks: Freshness
     is_subject: IsSubject = everything
 
-    def rule(self, ref: Ref[Any]) -> Freshness:
+    def freshness(self, ref: Ref[Any]) -> Freshness:
         if ref.lags:
-            return Rule.RUN
+            return MaxAge.RUN
         if not self.is_subject(ref):
             return self.checks
         return self.lists if ref.is_list or ref.is_dated else self.documents
@@ -140,7 +140,7 @@ class Driver:
     def glance(self, question: Callable[[Docs], T]) -> Solved[T]:
         """The result, as far as other tasks have read since this host's previous task ended."""
         asked_at = self._glanced_since(time.monotonic())
-        return self._asked(question, _Phase(asked_at, Rule.GLANCE, Rule.GLANCE, Rule.GLANCE))
+        return self._asked(question, _Phase(asked_at, MaxAge.GLANCE, MaxAge.GLANCE, MaxAge.GLANCE))
 
     def check(self, question: Callable[[Docs], T]) -> T:
         """The result of a check before a change, as far as other tasks have read lately."""
@@ -153,14 +153,14 @@ class Driver:
         now = time.monotonic()
         asked_at = now if asked_at is None else asked_at
         lists = max(asked_at, now - _OWN_SECONDS)
-        return self._asked(question, _Phase(asked_at, Rule.OWN, lists, Rule.RECENT, is_subject)).get()
+        return self._asked(question, _Phase(asked_at, MaxAge.OWN, lists, MaxAge.RECENT, is_subject)).get()
 
     def since(
         self, question: Callable[[Docs], T], at: float, is_subject: IsSubject = everything, *, waits: bool = True
     ) -> T:
         """The result from reads of the subject that began at that time or later. Without `waits`, the complaint of a
         question that would wait is raised."""
-        return self._asked(question, _Phase(at, at, at, Rule.RECENT, is_subject), waits=waits).get()
+        return self._asked(question, _Phase(at, at, at, MaxAge.RECENT, is_subject), waits=waits).get()
 
     def now(self, question: Callable[[Docs], T]) -> T:
         """The result from reads that begin now."""
@@ -208,15 +208,15 @@ class Driver:
             return before[ref.name]
 
         def oldest(ref: Ref[Any], after: float) -> tuple[float, Freshness]:
-            named = ref.kind, phase.rule(ref)
+            named = ref.kind, phase.freshness(ref)
             if named not in since:
                 since[named] = self._since(*named)
             at = max(since[named], after, began if ref.is_momentary else 0.0)
             return at, (at if after else named[1])
 
         def find(ref: Ref[Any], after: float) -> Read | None:
-            at, rule = oldest(ref, after)
-            is_shared = rule is not Rule.OWN
+            at, fresh = oldest(ref, after)
+            is_shared = fresh is not MaxAge.OWN
             if ref.name not in pinned or pinned[ref.name][0].at < at or not (is_shared or pinned[ref.name][1]):
                 kept = self._kept(ref, at, is_shared)
                 if kept is None:
@@ -238,7 +238,7 @@ class Driver:
 
         while True:
             try:
-                is_certain = phase.checks is not Rule.RECENT
+                is_certain = phase.checks is not MaxAge.RECENT
                 return solved(question(Docs(find, earlier, time.time(), phase.asked_at, is_certain=is_certain)))
             except CmkError as error:
                 return solved(error=error)
@@ -252,12 +252,12 @@ class Driver:
             else:
                 map_concurrent(serve, wanted)
 
-    def get(self, ref: Ref[T], fresh: Freshness = Rule.OWN) -> T | None:
+    def get(self, ref: Ref[T], fresh: Freshness = MaxAge.OWN) -> T | None:
         """The document; None if it is missing."""
         value: T | None = self.read(ref, fresh).value
         return value
 
-    def read(self, ref: Ref[Any], fresh: Freshness = Rule.OWN) -> Read:
+    def read(self, ref: Ref[Any], fresh: Freshness = MaxAge.OWN) -> Read:
         """The document, with the times of its read."""
         return self._read(ref, self._since(ref.kind, fresh), fresh)
 
@@ -275,13 +275,13 @@ class Driver:
 
     def _since(self, kind: str, fresh: Freshness) -> float:
         now = time.monotonic()
-        if not isinstance(fresh, Rule):
+        if not isinstance(fresh, MaxAge):
             since = fresh
-        elif fresh is Rule.RUN:
+        elif fresh is MaxAge.RUN:
             since = now - _RUN_SECONDS
-        elif fresh is Rule.RECENT:
+        elif fresh is MaxAge.RECENT:
             since = now - _RECENT_SECONDS
-        elif fresh is Rule.GLANCE:
+        elif fresh is MaxAge.GLANCE:
             since = self._glanced_since(now)
         else:
             since = 0.0 if self._journal.has_changed(kind) else now - _OWN_SECONDS
@@ -294,7 +294,7 @@ class Driver:
     # Reads
 
     def _read(self, ref: Ref[Any], since: float, fresh: Freshness) -> Read:
-        is_shared = fresh is not Rule.OWN
+        is_shared = fresh is not MaxAge.OWN
         while (kept := self._kept(ref, since, is_shared)) is None:
             with self._lock:
                 under_way = self._reading.get(ref.name)
@@ -310,7 +310,7 @@ class Driver:
             waits = is_shared and under_way is None
             with self._files.locked(self._session.fingerprint, *ref.name) if waits else nullcontext():
                 kept = self._kept(ref, since, is_shared)
-                if kept is None and is_shared and isinstance(fresh, Rule) and (member := self._one_of_many(ref)):
+                if kept is None and is_shared and isinstance(fresh, MaxAge) and (member := self._one_of_many(ref)):
                     kept = self._from_list(member, since, fresh)
                 if kept is None:
                     asked, began = timed(lambda: self._ask(ref))
@@ -398,7 +398,7 @@ class Driver:
         is_paused = (self._files.load(*named, "paused until") or 0.0) > time.monotonic()
         return None if is_paused or len(names) < member.listed_from else member
 
-    def _from_list(self, member: Member, since: float, fresh: Rule) -> Read | None:
+    def _from_list(self, member: Member, since: float, fresh: MaxAge) -> Read | None:
         """The document from its list, which is read unless a task of the run has read it."""
         if (found := self._picked(member, since)) is not None:
             return found

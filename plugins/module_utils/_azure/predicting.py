@@ -37,8 +37,8 @@ from .._documents.effects.write import (
     Effect,
     EffectContext,
     EffectInput,
+    PredictedRefusal,
     Prediction,
-    Refusal,
     changed,
     is_listed,
     missing,
@@ -83,7 +83,7 @@ _IN_ARM = re.compile(
 )
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """What a ref names: a resource, or a part of it such as `pools`.
 
     `name` is the name of the resource, of a key with that of its vault. `document` is the ref of the document that a
@@ -97,19 +97,19 @@ class Place(NamedTuple):
     scope: str = ""
 
 
-def place(ref: str) -> Place:
+def target(ref: str) -> Target:
     if found := _IN_VAULT.fullmatch(ref):
-        return _place_in_vault(*found.groups())
+        return _target_in_vault(*found.groups())
     if found := _IN_ARM.fullmatch(ref):
         scope, kind, name, part = found.groups()
         document = ref[: -len(part) - 1] if part else ref
-        return Place(kind.lower(), name.lower(), part.lower(), document, scope)
-    return Place(document=ref)
+        return Target(kind.lower(), name.lower(), part.lower(), document, scope)
+    return Target(document=ref)
 
 
-def _place_in_vault(url: str, vault: str, kind: str, name: str, part: str) -> Place:
+def _target_in_vault(url: str, vault: str, kind: str, name: str, part: str) -> Target:
     part, at = part.lower(), f"{url.lower()}/keys/{name}"
-    of_key = partial(Place, _KEYS, key_in_vault(vault, name), scope=at)
+    of_key = partial(Target, _KEYS, key_in_vault(vault, name), scope=at)
     if kind.lower() == "deletedkeys":
         return of_key(f"deleted/{part}".rstrip("/"), f"{url.lower()}/deletedkeys/{name}")
     if part in ("", "create", "versions"):
@@ -136,7 +136,7 @@ class Predicting(Gateway):
     # Reads
 
     def answer(self, what: str, ref: str) -> Answer:
-        at = place(ref)
+        at = target(ref)
         if at.kind == _KEYS:
             return Answer(self._key(what, at), self.now)
         if at.kind == _ACCOUNTS and at.part == "pools":
@@ -155,7 +155,7 @@ class Predicting(Gateway):
         return found
 
     def list(self, what: str, ref: str, filter: str | None = None) -> list[Any]:
-        at, read = place(ref), partial(super().list, what, self._in_azure(ref), filter)
+        at, read = target(ref), partial(super().list, what, self._in_azure(ref), filter)
         if at.kind == _KEYS:
             return self._versions(what, at, read)
         if at.kind == _ACCOUNTS and at.part == "pools":
@@ -165,7 +165,7 @@ class Predicting(Gateway):
     def ask(self, what: str, ref: str, body: Mapping[str, Any]) -> Any:
         """Whether a name is available: that of a deleted account is available in its region, that of a deleted vault
         is not."""
-        at = place(ref)
+        at = target(ref)
         kind = _ACCOUNTS if at.kind == "locations" else _VAULTS
         for one in self._predictions.of(kind, str(body.get("name"))).values():
             if kind == _VAULTS or (within(at.scope, one.ref) and one.document["location"] == at.name):
@@ -194,10 +194,10 @@ class Predicting(Gateway):
         predicted, the task gets no time from Azure."""
         return time.time() + float(self._session.files.load("ahead") or 0)
 
-    def _prediction(self, at: Place) -> Prediction | None:
+    def _prediction(self, at: Target) -> Prediction | None:
         return self._predictions.of(at.kind, at.name).get(at.document.lower())
 
-    def _completed(self, at: Place, listed: Sequence[Any], filter: str = "") -> Any:
+    def _completed(self, at: Target, listed: Sequence[Any], filter: str = "") -> Any:
         """A list of Azure with the predictions."""
         predictions = self._predictions.all(at.kind)
         if not predictions:
@@ -213,7 +213,7 @@ class Predicting(Gateway):
     def _in_azure(self, ref: str) -> str:
         """The same ref at a scope that exists in Azure: the resource group, from which roles are inherited, of a vault
         or account that does not exist in Azure, or of a vault that has lost its role assignments."""
-        scope = place(ref).scope
+        scope = target(ref).scope
         at = _resource_of(scope)
         above = self._prediction(at) if at.kind in (_ACCOUNTS, _VAULTS) else None
         if above is None:
@@ -223,7 +223,7 @@ class Predicting(Gateway):
 
     # Keys
 
-    def _key(self, what: str, at: Place) -> Any:
+    def _key(self, what: str, at: Target) -> Any:
         """The document of a key, of a version, of the rotation policy, or of the deleted key."""
         contents, predicted = self._contents(what, at), self._predictions.of(_KEYS, at.name)
         if at.part != "deleted" and _is_deleted(at, predicted):
@@ -241,7 +241,7 @@ class Predicting(Gateway):
             return key_effects.default_policy(at.document)
         return found
 
-    def _version(self, what: str, at: Place, contents: str, predicted: Mapping[str, Prediction]) -> Any:
+    def _version(self, what: str, at: Target, contents: str, predicted: Mapping[str, Prediction]) -> Any:
         """The version, by default the newest, without its predicted changes. Azure does not show the versions of a
         deleted key or the keys of a deleted vault. After a predicted recovery, all versions that a task names are
         assumed to exist and to be enabled."""
@@ -255,7 +255,7 @@ class Predicting(Gateway):
             found = key_effects.usable(at.scope, self.now)
         return found and key_effects.assumed(found, version)
 
-    def _versions(self, what: str, at: Place, read: Callable[[], Any]) -> Any:
+    def _versions(self, what: str, at: Target, read: Callable[[], Any]) -> Any:
         """The list of the versions of a key."""
         contents, predicted = self._contents(what, at), self._predictions.of(_KEYS, at.name)
         if _is_deleted(at, predicted):
@@ -271,7 +271,7 @@ class Predicting(Gateway):
         items = {item["kid"].lower(): item for item in listed}
         return [*{**items, **{ref: item_of(one) for ref, one in _versions(predicted).items()}}.values()]
 
-    def _contents(self, what: str, at: Place) -> str:
+    def _contents(self, what: str, at: Target) -> str:
         """Whether Azure shows the keys of the key's vault (SHOWN, NEW or HIDDEN)."""
         vault = self._vault(at.name.partition("/")[0])
         if vault is not None and not vault.exists:
@@ -284,7 +284,7 @@ class Predicting(Gateway):
 
     # Whether an account is available
 
-    def _pools(self, what: str, at: Place, read: Callable[[], Any], none: Any) -> Any:
+    def _pools(self, what: str, at: Target, read: Callable[[], Any], none: Any) -> Any:
         """The pools, as `read` returns them, or `none`. The list of pools shows whether an account is available. If a
         prediction affects availability, the preflight checks decide."""
         predicted, touched = self._prediction(at), self._predictions.touched
@@ -320,7 +320,7 @@ class Predicting(Gateway):
         """Predict that the accounts which the task has read are created or deleted, if that is under way."""
         # Other threads of the task may read more documents meanwhile.
         for ref, answer in [*self._known.items()]:
-            at = place(ref)
+            at = target(ref)
             state = (answer.document or {}).get("properties", {}).get("provisioningState")
             is_under_way = at.kind == _ACCOUNTS and not at.part and state in ("Creating", "Deleting")
             if is_under_way and self._prediction(at) is None:
@@ -352,7 +352,7 @@ class Predicting(Gateway):
 
     def _predict(self, what: str, method: str, ref: str, body: Mapping[str, Any]) -> Any:
         """Store the effects of the write. Returns the document in the response."""
-        at = place(ref)
+        at = target(ref)
         effect = EFFECTS.get((method, at.kind, at.part))
         if effect is None:
             raise AssertionError(f"check mode does not know the request {method} {ref}, so it was not sent")
@@ -364,7 +364,7 @@ class Predicting(Gateway):
                 if at.kind == _ACCOUNTS:
                     self._require_accepted(what, method, at, before, body)
                 predicted = [*effect(EffectInput(at.document, before, body, self._facts(what)))]
-            except Refusal as refusal:
+            except PredictedRefusal as refusal:
                 raise _error(what, refusal) from None
             for one in predicted:
                 self._put(one)
@@ -374,7 +374,7 @@ class Predicting(Gateway):
         return next((one.document for one in predicted if one.exists), None)
 
     def _put(self, one: Prediction) -> None:
-        at = place(one.ref)
+        at = target(one.ref)
         previous = self._prediction(at)
         contents = one.contents or (previous.contents if previous else SHOWN)
         # As in a header, in whole seconds.
@@ -407,9 +407,9 @@ class Predicting(Gateway):
                     f"The scope '{ref}' cannot perform {operation} operation because following scope(s) are locked: "
                     f"'{scope}'."
                 )
-                raise Refusal(sdk.LOCKED, message)
+                raise PredictedRefusal(sdk.LOCKED, message)
 
-    def _require_accepted(self, what: str, method: str, at: Place, before: Any, body: Mapping[str, Any]) -> None:
+    def _require_accepted(self, what: str, method: str, at: Target, before: Any, body: Mapping[str, Any]) -> None:
         """Batch creates no account above the quota, and changes no account that is not available. A PUT repeats a
         creation that has failed."""
         if before is None and method == "PUT":
@@ -417,7 +417,7 @@ class Predicting(Gateway):
         elif before is not None and method != "DELETE" and not (method == "PUT" and is_failed(before)):
             self._require_available(what, before)
 
-    def _require_quota(self, what: str, at: Place, location: str) -> None:
+    def _require_quota(self, what: str, at: Target, location: str) -> None:
         """The quota is that of the subscription in the region. Not every caller may read it. An account whose creation
         has failed does not count."""
         scope = f"/subscriptions/{place_of(at.document)[0]}{_BATCH}"
@@ -425,11 +425,11 @@ class Predicting(Gateway):
         listed = self._recent(what, f"{scope}/batchAccounts")
         if limits is None or isinstance(limits, CmkError) or isinstance(listed, CmkError):
             return
-        listed = self._completed(place(f"{scope}/batchAccounts"), listed)
+        listed = self._completed(target(f"{scope}/batchAccounts"), listed)
         there = [one for one in listed if one["location"] == location and not is_failed(one)]
         if len(there) >= limits["accountQuota"]:
             message = "The regional Batch account quota for the specified subscription has been reached."
-            raise Refusal(sdk.QUOTA_EXCEEDED, message)
+            raise PredictedRefusal(sdk.QUOTA_EXCEEDED, message)
 
     def _require_available(self, what: str, account: Account) -> None:
         if failed := self._failed_checks(account):
@@ -439,19 +439,19 @@ class Predicting(Gateway):
             raise pools
 
 
-def _resource_of(scope: str) -> Place:
+def _resource_of(scope: str) -> Target:
     """The resource of Resource Manager that the scope names or is in."""
-    return place("/".join(scope.split("/")[:9]))
+    return target("/".join(scope.split("/")[:9]))
 
 
-def _is_deleted(at: Place, predicted: Mapping[str, Prediction]) -> bool:
+def _is_deleted(at: Target, predicted: Mapping[str, Prediction]) -> bool:
     """Whether the deletion of the key is predicted."""
     return at.scope.lower() in predicted and not predicted[at.scope.lower()].exists
 
 
 def _versions(predicted: Mapping[str, Prediction]) -> dict[str, Any]:
     """The predicted versions of a key, by their refs in lower case."""
-    return {ref: one.document for ref, one in predicted.items() if place(ref).part == "version"}
+    return {ref: one.document for ref, one in predicted.items() if target(ref).part == "version"}
 
 
 def _named_version(read: Callable[[], Any], key: KeyIdentifier) -> str | None:
@@ -462,11 +462,11 @@ def _named_version(read: Callable[[], Any], key: KeyIdentifier) -> str | None:
     return found[1] if found else None
 
 
-def _unavailable(account: Account, failed: list[str]) -> Refusal:
+def _unavailable(account: Account, failed: list[str]) -> PredictedRefusal:
     message = f"The key {key_of(account)} that the account is encrypted with is not accessible: {', '.join(failed)}."
-    return Refusal("KeyVaultKeyNotAccessible", message)
+    return PredictedRefusal("KeyVaultKeyNotAccessible", message)
 
 
-def _error(what: str, refusal: Refusal) -> CmkError:
+def _error(what: str, refusal: PredictedRefusal) -> CmkError:
     said = {"status": refusal.status, "code": refusal.code, "inner_code": None, "message": refusal.message}
     return sdk.service_error(what, said)

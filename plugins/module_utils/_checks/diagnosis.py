@@ -24,7 +24,7 @@ from .._documents.key import KeyBundle, KeyItem, is_staged, item_of, version_of,
 from .._documents.vault import DeletedVault, is_in_perimeter, lets_azure_services_in, may_let_azure_services_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
-from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
+from .versions import KeyVersions, VersionUser, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
 
 # A repair that is made only if it is asked for: the versions may have been leaked.
 OTHER_VERSIONS = "other_versions"
@@ -308,9 +308,9 @@ def depends_on_account_change(observed: Symptoms, *, judges_repairs: bool = True
     return judges_repairs and bool(unnoticed_repairs(just_changed))
 
 
-def _user(evidence: Evidence, observed: Symptoms) -> User:
+def _user(evidence: Evidence, observed: Symptoms) -> VersionUser:
     """The account. Without a time in `observed`, the time of its last change does not matter."""
-    return User(evidence.key.version, observed.get("account_changed_at", 0), access_since(evidence))
+    return VersionUser(evidence.key.version, observed.get("account_changed_at", 0), access_since(evidence))
 
 
 def _versions(evidence: Evidence, observed: Symptoms) -> KeyVersions:
@@ -401,7 +401,7 @@ def lost_after_change(
 ) -> dict[str, str]:
     """The unusable versions that an account may need, which was moved a moment ago from `left` to `target`, another
     version of the key; each with the reason."""
-    possible = versions_possibly_in_use(KeyVersions(items, now), User(target.version, now))
+    possible = versions_possibly_in_use(KeyVersions(items, now), VersionUser(target.version, now))
     reasons = {version_of(item): why_unusable(item, now) for item in items}
     return {
         version: f"{reason} {_may_need(replace(left, version=version))}"

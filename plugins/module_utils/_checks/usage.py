@@ -25,7 +25,7 @@ from .._core.summary import and_text, counted, scope_text, some_text, user_text,
 from .._documents.account import POOLS_READ, Account, key_of
 from .._documents.identity import UNKNOWN_IDENTITY, principals_of
 from .._documents.key import updated_at, version_of
-from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
+from .versions import KeyVersions, VersionUser, margin_ends, versions_possibly_in_use
 
 # The number of subscriptions in a warning.
 _MOST_NAMES = 3
@@ -149,7 +149,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
 
     item = next((one for one in versions.items if version_of(one) == key.version), None)
 
-    def add(name: str, user: User) -> None:
+    def add(name: str, user: VersionUser) -> None:
         possible = versions_possibly_in_use(versions, user, margin)
         if key.version in possible:
             is_own = possible[0] == key.version
@@ -159,7 +159,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
 
     for account in accounts_on_key(visible, key):
         name, used = account["id"], key_of(account)
-        user = User(used.version if used else None, times.changed_at.get(name), times.access_since.get(name, 0))
+        user = VersionUser(used.version if used else None, times.changed_at.get(name), times.access_since.get(name, 0))
         add(name, user)
     for disk in _beside_accounts(visible):
         if disk["key"] is None:
@@ -168,7 +168,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
         used = read_key_identifier(disk["key"])
         if used.same_key(key):
             for version in dict.fromkeys((used.version, None if disk["follows_latest"] else used.version)):
-                add(disk["id"], User(version, disk["changed_at"], times.access_since.get(disk["id"], 0)))
+                add(disk["id"], VersionUser(version, disk["changed_at"], times.access_since.get(disk["id"], 0)))
     # An account that has left the key may use it in pools that are not known.
     users = {**recently_left(times, versions.now, margin), **users}
     found = [Users([name], until) for name, until in users.items()]

@@ -64,7 +64,7 @@ class KeyVersions:
 
 
 @dataclass(frozen=True)
-class User:
+class VersionUser:
     """An account or a pool that uses a key."""
 
     # The version that the user is pinned to. None: the user follows the latest version.
@@ -85,7 +85,7 @@ def versions_of(newest: KeyBundle, items: Sequence[KeyItem], now: float) -> KeyV
     return KeyVersions(items, now, version, () if is_fit(newest) else (version,))
 
 
-def versions_possibly_in_use(versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS) -> list[str]:
+def versions_possibly_in_use(versions: KeyVersions, user: VersionUser, margin: float = MARGIN_SECONDS) -> list[str]:
     """The versions that the user may use, its own version first, which is the newest version if the user follows the
     key.
 
@@ -119,7 +119,7 @@ def is_key_usable(possible: Sequence[str], unusable: Collection[str], *, is_pinn
     return False if (is_pinned and possible[0] in unusable) or len(unusable) == len(possible) else None
 
 
-def _was_possible(versions: KeyVersions, user: User, margin: float, item: KeyItem, ended: float) -> bool:
+def _was_possible(versions: KeyVersions, user: VersionUser, margin: float, item: KeyItem, ended: float) -> bool:
     """Whether the user may have used a version when it became unusable, at the time `ended`."""
     created = item["attributes"]["created"]
     if ended <= created:
@@ -144,7 +144,7 @@ def _was_possible(versions: KeyVersions, user: User, margin: float, item: KeyIte
     return not any(_usable_for(one, ended, settled, versions.now) >= margin for one in replacing)
 
 
-def updated_when_left(versions: KeyVersions, user: User) -> list[str]:
+def updated_when_left(versions: KeyVersions, user: VersionUser) -> list[str]:
     """The versions that are updated without a change before the user leaves the key: the usable versions that it may
     use, except the newest. Their time of update shows then that Batch may still need them."""
     possible = versions_possibly_in_use(versions, user)
@@ -158,7 +158,7 @@ def updated_when_left(versions: KeyVersions, user: User) -> list[str]:
 
 
 def margin_ends(
-    versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS, older: KeyItem | None = None
+    versions: KeyVersions, user: VersionUser, margin: float = MARGIN_SECONDS, older: KeyItem | None = None
 ) -> float:
     """The time from which on the user certainly uses its own version only, or at least not the older version, in
     seconds since 1970. Without a further change, that is. For a user that follows a key whose newest version is not

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..._core import placeholders
-from .write import Document, EffectInput, Prediction, Refusal
+from .write import Document, EffectInput, PredictedRefusal, Prediction
 
 _DAY = 86400
 # The fields of a version. A deleted key has more fields.
@@ -27,7 +27,7 @@ def create(write: EffectInput) -> Iterator[Prediction]:
     """Create a key, or a new version of the key."""
     vault, name = vault_of(write.ref), write.ref.rpartition("/")[2]
     if write.before is None and write.facts.find(write.ref.replace("/keys/", "/deletedkeys/")) is not None:
-        raise Refusal("Conflict", f"Key {name} is currently in a deleted but recoverable state.")
+        raise PredictedRefusal("Conflict", f"Key {name} is currently in a deleted but recoverable state.")
     body, previous, now = write.body, write.before and write.before["attributes"], int(write.facts.now)
     number = write.facts.number(f"version of {vault}/{name.lower()}")
     version = write.facts.placeholder(placeholders.version(vault, name, number))

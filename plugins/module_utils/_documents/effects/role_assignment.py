@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .write import EffectInput, Prediction, Refusal, deleted
+from .write import EffectInput, PredictedRefusal, Prediction, deleted
 
 delete = deleted
 
 
 def put(write: EffectInput) -> Iterator[Prediction]:
     if write.before is not None:
-        raise Refusal("RoleAssignmentExists", "The role assignment already exists.")
+        raise PredictedRefusal("RoleAssignmentExists", "The role assignment already exists.")
     scope, _providers, own = write.ref.rpartition("/providers/")
     assignment = {
         "id": write.ref,

@@ -69,7 +69,7 @@ class EffectInput(NamedTuple):
 
     @property
     def required(self) -> Any:
-        """The document before the write. Raises Refusal if the resource is missing."""
+        """The document before the write. Raises PredictedRefusal if the resource is missing."""
         if self.before is None:
             raise missing(self.ref)
         return self.before
@@ -78,7 +78,7 @@ class EffectInput(NamedTuple):
 Effect = Callable[[EffectInput], Iterator[Prediction]]
 
 
-class Refusal(Exception):
+class PredictedRefusal(Exception):
     """The error of Azure for a request that it would refuse."""
 
     def __init__(self, code: str, message: str, status: int = 409) -> None:
@@ -86,9 +86,9 @@ class Refusal(Exception):
         self.code, self.message, self.status = code, message, status
 
 
-def missing(ref: str, code: str | None = None) -> Refusal:
+def missing(ref: str, code: str | None = None) -> PredictedRefusal:
     code = code or ("KeyNotFound" if ref.startswith("https://") else "ResourceNotFound")
-    return Refusal(code, f"The Resource '{ref}' was not found.", 404)
+    return PredictedRefusal(code, f"The Resource '{ref}' was not found.", 404)
 
 
 def deleted(write: EffectInput) -> Iterator[Prediction]:

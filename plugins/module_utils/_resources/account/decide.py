@@ -101,7 +101,7 @@ class _IdentitySet(_OfAccount):
             )
 
 
-class _Created(_OfAccount):
+class _AccountCreated(_OfAccount):
     def wanted(self, docs: Docs, request: Request) -> tuple[str, ...]:
         """If the account exists now, nothing is written, because a PUT would replace the account of another task or
         user."""
@@ -120,7 +120,7 @@ class _Created(_OfAccount):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CreatedWithKey(_Created):
+class _CreatedWithKey(_AccountCreated):
     """`used` is what preflight has seen."""
 
     used: preflight.Evidence
@@ -177,7 +177,7 @@ class WithoutKey(Task):
         return _CreatedWithoutKey(before, after, (replace(write, undoes=True),), goal=goal, facts=facts)
 
 
-class _CreatedWithoutKey(_Created):
+class _CreatedWithoutKey(_AccountCreated):
     def confirm(self, docs: Docs) -> Change:
         return WithoutKey(self.goal, self.facts).decide(docs)
 
@@ -225,7 +225,7 @@ def _creation(docs: Docs, goal: AccountGoal, facts: Facts, failed: Account | Non
     request = _put(goal, facts, body)
     # A key requires a user-assigned identity.
     if goal.key is None or goal.identity_id is None:
-        return _Created(describe(None), after, (request,), goal=goal, facts=facts)
+        return _AccountCreated(describe(None), after, (request,), goal=goal, facts=facts)
     identity = identities.get(docs, goal.identity_id)["properties"]
     principals, tenant = (identity["principalId"],), identity["tenantId"]
     wanted = evidence.Wanted(goal.key, principals, tenant, facts.vaults_in, goal.vault_group)

@@ -21,7 +21,7 @@ from ..._checks import preflight
 from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, access_since
 from ..._checks.rights import to_set_encryption
-from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
+from ..._checks.versions import REPLACED_BEFORE_EXPIRY, VersionUser, updated_when_left, versions_of
 from ..._core.docs import Docs, Ref, Wait
 from ..._core.duration import instant
 from ..._core.errors import (
@@ -258,13 +258,13 @@ def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> 
     if newest is None:
         return []
     versions = versions_of(newest, items, _now(docs, has))
-    if not updated_when_left(versions, User(has.version, None, inf)):
+    if not updated_when_left(versions, VersionUser(has.version, None, inf)):
         return []
     since = 0.0
     if has.version is None:
         since = access_since(evidence.certain(docs, evidence.of_account(account, has, facts)))
     changed_at = users.changed_at(docs, [account])[account["id"]]
-    found = updated_when_left(versions, User(has.version, changed_at, since))
+    found = updated_when_left(versions, VersionUser(has.version, changed_at, since))
     # Another host may have updated some a moment ago.
     recent = {version_of(item) for item in items if updated_at(item) > versions.now - _JUST_UPDATED_SECONDS}
     return [touch(has.versionless, version) for version in found if version not in recent]

@@ -91,11 +91,11 @@ class VaultPresent(Task):
             warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
         if not changes:
             return Change(before, before, warnings=warnings)
-        return _Changed(before, after, (_update(goal, facts, changes),), warnings, goal=goal, facts=facts)
+        return _VaultChanged(before, after, (_update(goal, facts, changes),), warnings, goal=goal, facts=facts)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Changed(Change):
+class _VaultChanged(Change):
     """The vault is changed or recovered."""
 
     goal: VaultGoal
@@ -125,7 +125,7 @@ class _Changed(Change):
         return VaultPresent(self.goal, self.facts).decide(docs)
 
 
-class _Created(_Changed):
+class _VaultCreated(_VaultChanged):
     def wanted(self, docs: Docs, request: Request) -> Sequence[str]:
         goal, facts = self.goal, self.facts
         name, taken = vaults.name_check(facts.subscription, goal.name), name_taken(goal.name)
@@ -207,7 +207,7 @@ def _recovery(goal: VaultGoal, facts: Facts, vault: DeletedVault) -> Change:
     writes = [_put(goal, facts, body)]
     if not deleted.get("purgeProtectionEnabled"):
         writes.append(_update(goal, facts, {"enablePurgeProtection": True}))
-    return _Changed(describe(None), after, tuple(writes), goal=goal, facts=facts)
+    return _VaultChanged(describe(None), after, tuple(writes), goal=goal, facts=facts)
 
 
 def _creation(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
@@ -253,7 +253,7 @@ def _creation(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
         )
     body = {"location": location, "properties": properties, **({"tags": goal.tags} if goal.tags else {})}
     request = replace(_put(goal, facts, body), wanted_first=True)
-    return _Created(describe(None), after, (request,), warnings, goal=goal, facts=facts)
+    return _VaultCreated(describe(None), after, (request,), warnings, goal=goal, facts=facts)
 
 
 @dataclass(frozen=True)
