@@ -21,6 +21,7 @@ from ._azure.gateway import Gateway
 from ._azure.predicting import Predicting
 from ._azure.predictions import Predictions
 from ._azure.session import Session, silent
+from ._checks.diagnosis import AccountState
 from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._checks.usage import Listed
 from ._core import placeholders
@@ -136,12 +137,12 @@ class Cloud:
                     raise reason from refusal
             raise
 
-    def survey(self, group: str, name: str, *, diagnose: bool) -> health.Surveyed:
+    def survey(self, group: str, name: str, *, diagnose: bool) -> AccountState:
         """The account with its state (health.survey). Other hosts may have read it for the same task of the
         playbook."""
         facts = self.facts
         found = self.driver.glance(lambda docs: health.survey(docs, facts, group, name, diagnose=diagnose)).get()
-        if found["account"] and (name := health.without_key(found["account"], found["unavailable_reason"])):
+        if found.account and (name := health.without_key(found.account, found.unavailable_reason)):
             self.facts.journal.note(name)
         return found
 

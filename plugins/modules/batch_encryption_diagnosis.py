@@ -203,6 +203,7 @@ code:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS
@@ -226,10 +227,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
     observed = cloud.survey(group, name, diagnose=True)
-    account = required(observed["account"], group, name)
+    account = required(observed.account, group, name)
     allowed: list[str] | None = params["allowed_repairs"]
-    if observed["diagnosis"] and OTHER_VERSIONS in (allowed or ()):
-        observed["diagnosis"]["repairs_other_versions"] = True
+    if observed.symptoms and OTHER_VERSIONS in (allowed or ()):
+        observed = replace(observed, symptoms=replace(observed.symptoms, repairs_other_versions=True))
     warnings: tuple[str, ...] = ()
     if allowed is not None:
         require_ready(account)

@@ -148,6 +148,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import AccountState
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
@@ -169,7 +170,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     except NotFound as gone:
         if gone.code != "resource_group_not_found":
             raise
-        observed = {"account": None, "unavailable_reason": None, "diagnosis": None, "was_refused": False}
+        observed = AccountState()
     described = encryption_survey.survey(observed)
     outcome = Outcome(False, described, described, encryption_survey.survey_warnings(observed))
     return outcome.summarized(encryption_document.survey_summary(name, described))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Symptoms
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import Times
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
@@ -286,15 +287,11 @@ def evidence(identifier: str = KEY, **others: Any) -> Evidence:
     return Evidence(parse_key_identifier(identifier, "key_identifier"), **given)
 
 
-def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> dict[str, Any]:
+def symptoms(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **others: Any) -> Symptoms:
     """The documents of an account that uses this key, with no other problems than the given ones."""
     beside = {
         "available": False,
-        "deleted_vault": None,
-        "deleted_key": None,
         "versions": [listed(version) for version in versions or (key(),)],
-        "missing_identities": [],
-        "unavailable_reason": None,
+        **{name: others.pop(name) for name in [*others] if name in Symptoms.__dataclass_fields__},
     }
-    named = {name: others.pop(name) for name in beside if name in others}
-    return {"evidence": evidence(identifier, **others), **beside, **named}
+    return Symptoms(evidence(identifier, **others), **beside)

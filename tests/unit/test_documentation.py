@@ -30,6 +30,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MA
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import AccountState
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import errors
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
@@ -99,10 +100,7 @@ def test_options_are_the_arguments(name: str) -> None:
     assert documented == complete({**CONNECTION, **module(name).ARGUMENTS}, "options")
 
 
-ANSWERS = {
-    **{"account": account(identity=system_assigned()), "unavailable_reason": None},
-    **{"diagnosis": None, "was_refused": False},
-}
+STATE = AccountState(account(identity=system_assigned()))
 KEY_RETURNED = key_document.describe(key(), [], None, NOW)
 
 
@@ -127,12 +125,12 @@ RETURNED = {
         "available_known_from": "2026-01-31T12:10:00Z",
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": [], "vaults": []},
-    "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),
+    "batch_encryption_diagnosis": encryption_survey.diagnosis(STATE),
     "batch_encryption_drill": {
-        **{name: value for name, value in encryption_survey.survey(ANSWERS).items() if name in ("id", "name")},
+        **{name: value for name, value in encryption_survey.survey(STATE).items() if name in ("id", "name")},
         **dict.fromkeys(("exists", "key_identifier", "vault_id", "lost", "drill", "subscriptions_left_out")),
     },
-    "batch_encryption_info": encryption_survey.survey(ANSWERS),
+    "batch_encryption_info": encryption_survey.survey(STATE),
     "keyvault_cmk_access": {
         **access_returned(),
         **{"principals": [], "in_use_by": [], "kept_until": None, "subscriptions_left_out": []},

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from encryption_table import (
 from goals import encryption_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import AccountState
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -444,26 +445,22 @@ def test_an_account_on_another_key_is_not_waited_for() -> None:
         decided(goal(ELSEWHERE, wait_until_available=True), seen(KEY, pools=NO_KEY))
 
 
-def surveyed_as(document: Any, reason: CmkError | None, diagnosis: Any = None) -> Surveyed:
-    return {"account": document, "unavailable_reason": reason, "diagnosis": diagnosis, "was_refused": False}
-
-
 @pytest.mark.parametrize(("unavailable_reason", "available"), [(None, True), (NO_KEY, False)])
 def test_diagnosis_of_an_account_on_a_microsoft_managed_key(
     unavailable_reason: CmkError | None, available: bool
 ) -> None:
-    found = encryption_survey.diagnosis(surveyed_as(account(), unavailable_reason))
+    found = encryption_survey.diagnosis(AccountState(account(), unavailable_reason))
 
     assert (found["key_identifier"], found["causes"], found["repairs"]) == (None, [], [])
     assert (found["available"], found["recoverable"]) == (available, available)
 
 
 def test_survey_of_an_account_with_unknown_availability() -> None:
-    observed = surveyed_as(account(key=KEY), HIDDEN)
+    observed = AccountState(account(key=KEY), HIDDEN)
 
     surveyed = encryption_survey.survey(observed)
 
     assert (surveyed["available"], surveyed["unavailable_reason"]) == (None, None)
     assert "Assign Reader on the account." in encryption_survey.survey_warnings(observed)[0]
-    assert encryption_survey.survey_warnings({**observed, "unavailable_reason": NO_KEY}) == ()
-    assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
+    assert encryption_survey.survey_warnings(replace(observed, unavailable_reason=NO_KEY)) == ()
+    assert encryption_survey.survey_warnings(replace(observed, account=None)) == ()

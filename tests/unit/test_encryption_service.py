@@ -50,7 +50,7 @@ from goals import encryption_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import AccountState
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -62,7 +62,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import availability
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Keep
 
 INVALID = Rejected("Not this key.", azure={"code": "InvalidRequestBody", "message": "Not this key."})
@@ -270,7 +269,7 @@ def test_after_a_refused_change_the_key_in_use_is_judged_too(failure: CmkError, 
 # A list of the pools as a proof
 
 
-def surveyed(azure: Azure, run: Path, *, diagnose: bool = False) -> Surveyed:
+def surveyed(azure: Azure, run: Path, *, diagnose: bool = False) -> AccountState:
     """What a task of the run reports of the account."""
     return cloud_of(azure, run).survey("rg-batch", "mybatch", diagnose=diagnose)
 
@@ -293,7 +292,7 @@ def test_a_list_of_the_pools_after_a_repair(
     def survey(pools: Any, **fields: Any) -> bool | None:
         azure[POOLS] = pools
         azure.change(OLD, **fields)
-        return availability(surveyed(azure, tmp_path)["unavailable_reason"])
+        return surveyed(azure, tmp_path).available
 
     if earlier is not None:
         assert survey(earlier, enabled=False) is False

@@ -234,15 +234,10 @@ BOTH = pytest.mark.parametrize("ask", [symptoms, of_key_in_use], ids=["diagnosis
 def test_the_diagnosis_of_a_usable_key_reads_nothing_else() -> None:
     table = azure()
 
-    assert symptoms(table) == {
-        "evidence": replace(evidence(azure()), deleted=[]),
-        "missing_identities": [],
-        "deleted_vault": None,
-        "deleted_key": None,
-        "versions": [listed(key())],
-        "unsupported": [],
-        "is_report": True,
-    }
+    usable = replace(evidence(azure()), deleted=[])
+    assert symptoms(table) == Symptoms(
+        usable, versions=[listed(key())], unsupported=[], missing_identities=[], is_report=True
+    )
     assert sorted(table.asked) == sorted(map(place, [NEARBY, VAULTS, refs.key(FOLLOWED), VERSIONS]))
 
 
@@ -251,9 +246,9 @@ def test_the_diagnosis_of_a_usable_key_reads_nothing_else() -> None:
 def test_versions_that_cannot_be_listed(ask: Any, reason: CmkError) -> None:
     found = ask(azure({VERSIONS: reason}))
 
-    assert found["versions"].msg == reason.msg
+    assert found.versions.msg == reason.msg
     # The account may use a version that became unusable.
-    assert found["account_changed_at"] == NOW - DAY
+    assert found.account_changed_at == NOW - DAY
 
 
 @BOTH
@@ -267,7 +262,7 @@ def test_a_deleted_vault_in_another_letter_case(ask: Any) -> None:
     upper = parse_key_identifier(KEY.replace("myvault", "MyVault"), "key_identifier")
     table = azure({VAULTS: [], DELETED_VAULTS: [{**deleted_vault(), "name": "MYVAULT"}]})
 
-    assert ask(table, used=upper)["deleted_vault"]["name"] == "MYVAULT"
+    assert ask(table, used=upper).deleted_vault["name"] == "MYVAULT"
 
 
 @BOTH
@@ -275,9 +270,9 @@ def test_the_versions_of_a_vault_that_does_not_exist_are_not_known(ask: Any) -> 
     gone = {VAULTS: [], refs.key(FOLLOWED): NO_HOST, VERSIONS: NO_HOST, DELETED_VAULTS: [deleted_vault()]}
     found = ask(azure(gone))
 
-    assert found["evidence"].vault is None
-    assert found["versions"] is None
-    assert found["deleted_vault"] == deleted_vault()
+    assert found.evidence.vault is None
+    assert found.versions is None
+    assert found.deleted_vault == deleted_vault()
 
 
 @pytest.mark.parametrize(
@@ -289,22 +284,22 @@ def test_an_unreachable_vault_that_is_not_listed(is_free: bool, reason: type[Cmk
     taken = {"nameAvailable": is_free, "reason": None if is_free else "AlreadyExists"}
     gone = {VAULTS: [], refs.key(FOLLOWED): NO_HOST, VERSIONS: NO_HOST, check: taken}
 
-    found = symptoms(azure(gone))["deleted_vault"]
+    found = symptoms(azure(gone)).deleted_vault
 
     assert isinstance(found, reason or type(None))
     # A key in use is judged by its evidence.
     table = azure(gone)
-    assert of_key_in_use(table)["deleted_vault"] is None
+    assert of_key_in_use(table).deleted_vault is None
     assert table.reads_of(check) == 0
 
 
 def test_a_deleted_vault_is_looked_for_only_if_the_vault_is_not_found() -> None:
     table = azure({VAULTS: HIDDEN, DELETED_VAULTS: [deleted_vault()]})
 
-    assert of_key_in_use(table)["deleted_vault"] is None
+    assert of_key_in_use(table).deleted_vault is None
     assert table.reads_of(DELETED_VAULTS) == 0
     # The vault may have been deleted, because the caller cannot read it.
-    assert symptoms(table)["deleted_vault"] == deleted_vault()
+    assert symptoms(table).deleted_vault == deleted_vault()
 
 
 @pytest.mark.parametrize(
@@ -318,9 +313,9 @@ def test_a_deleted_vault_is_looked_for_only_if_the_vault_is_not_found() -> None:
 def test_a_deleted_key(there: Any, expected: Any) -> None:
     gone = {refs.key(FOLLOWED): None, VERSIONS: [], DELETED_KEY: there}
 
-    assert symptoms(azure(gone))["deleted_key"] == expected
+    assert symptoms(azure(gone)).deleted_key == expected
     table = azure(gone)
-    assert "deleted_key" not in of_key_in_use(table)
+    assert of_key_in_use(table).deleted_key is None
     assert table.reads_of(DELETED_KEY) == 0
 
 
@@ -343,14 +338,14 @@ def test_unusable_versions_of_a_type_that_batch_does_not_support(ended: int, kty
     old = key(OLD, kty=kty, created=NOW - 50 * DAY, updated=ended, enabled=False)
     table = azure(None, old, key(created=NOW - 20 * DAY, updated=NOW - 20 * DAY))
 
-    assert symptoms(table)["unsupported"] == expected
+    assert symptoms(table).unsupported == expected
     assert table.reads_of(f"{KEY}/{OLD}") == (ended != NOW - 8 * DAY)
 
 
 def test_an_unusable_version_that_cannot_be_read_may_be_supported() -> None:
     old = key(OLD, kty="EC", created=NOW - 50 * DAY, updated=NOW - DAY, enabled=False)
 
-    assert symptoms(azure({f"{KEY}/{OLD}": HIDDEN}, old, key()))["unsupported"] == []
+    assert symptoms(azure({f"{KEY}/{OLD}": HIDDEN}, old, key())).unsupported == []
 
 
 # Deleted identities
@@ -377,8 +372,8 @@ def identity(principal: str) -> dict[str, Any]:
 def test_deleted_identities_of_an_account(ask: Any, there: Any, missing: list[str]) -> None:
     found = ask(azure({ONE: there, TWO: identity(OTHER)}), owner=account(identity=BY_IDENTITY))
 
-    assert found["missing_identities"] == [identity_id(name) for name in missing]
-    assert list(found["evidence"].deleted) == [PRINCIPAL] * len(missing)
+    assert found.missing_identities == [identity_id(name) for name in missing]
+    assert list(found.evidence.deleted) == [PRINCIPAL] * len(missing)
 
 
 @BOTH
@@ -393,7 +388,7 @@ def test_symptoms_are_read_again_if_a_check_fails(ask: Any, tmp_path: Path) -> N
     table = azure({refs.key(FOLLOWED): Several(key(enabled=False), key())})
     ask(table, folder=tmp_path)
 
-    assert ask(table, folder=tmp_path)["evidence"].bundle == key()
+    assert ask(table, folder=tmp_path).evidence.bundle == key()
 
 
 # When the account was changed
@@ -422,7 +417,7 @@ def test_the_time_of_the_accounts_last_change_is_read_if_it_matters(
     table = azure(None, *versions)
     found = ask(table, used=used)
 
-    assert found.get("account_changed_at", "not read") == (NOW - DAY if is_read else "not read")
+    assert found.account_changed_at == (NOW - DAY if is_read else 0)
     assert table.reads_of(refs.dated_account(account_id())) == is_read
 
 
@@ -435,7 +430,7 @@ def test_the_time_of_the_accounts_last_change_is_read_if_it_matters(
 def test_a_time_of_the_accounts_last_change_that_is_not_known(ask: Any, there: Any) -> None:
     found = ask(azure({refs.dated_account(account_id()): there}, key(updated=NOW - 60)))
 
-    assert found["account_changed_at"] is None
+    assert found.account_changed_at is None
 
 
 def test_the_evidence_of_a_pinned_account_is_of_its_version() -> None:

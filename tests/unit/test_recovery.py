@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, NEW, NOW, VAULT_ID, account, diagnosed, key, policy, vault
+from documents import KEY, NEW, NOW, VAULT_ID, account, key, policy, symptoms, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import AccountState
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import NotShown, availability
@@ -28,23 +28,18 @@ GONE: dict[str, Any] = {"vault": None, "bundle": UNREACHABLE, "versions": None}
 
 def survey(
     reason: CmkError | None = LOST, *versions: dict[str, Any], was_refused: bool = False, **problems: Any
-) -> Surveyed:
+) -> AccountState:
     """An account that is pinned to the version NEW, and its problems."""
-    found = diagnosed(f"{KEY}/{NEW}", *versions, **problems)
-    found |= {"available": availability(reason), "unavailable_reason": reason, "is_report": True}
-    return {
-        "account": account(key=f"{KEY}/{NEW}"),
-        "unavailable_reason": reason,
-        "diagnosis": found,
-        "was_refused": was_refused,
-    }
+    state = {"available": availability(reason), "unavailable_reason": reason, "is_report": True}
+    found = symptoms(f"{KEY}/{NEW}", *versions, **problems, **state)
+    return AccountState(account(key=f"{KEY}/{NEW}"), reason, found, was_refused)
 
 
-def unusable(reason: CmkError | None = LOST, **more: Any) -> Surveyed:
+def unusable(reason: CmkError | None = LOST, **more: Any) -> AccountState:
     return survey(reason, DISABLED, bundle=DISABLED, **more)
 
 
-def refused(observed: Surveyed, allowed: tuple[str, ...] = ALL) -> CmkError:
+def refused(observed: AccountState, allowed: tuple[str, ...] = ALL) -> CmkError:
     with pytest.raises(CmkError) as failed:
         require_recoverable("mybatch", observed, allowed)
     return failed.value
@@ -63,7 +58,7 @@ def refused(observed: Surveyed, allowed: tuple[str, ...] = ALL) -> CmkError:
         pytest.param(survey(vault=CLOSED, bundle=BLOCKED, versions=None), ("network",), id="blocked by the firewall"),
     ],
 )
-def test_an_account_that_the_allowed_repairs_recover(observed: Surveyed, allowed: tuple[str, ...]) -> None:
+def test_an_account_that_the_allowed_repairs_recover(observed: AccountState, allowed: tuple[str, ...]) -> None:
     require_recoverable("mybatch", observed, allowed)
 
     for missing in allowed:
@@ -80,7 +75,7 @@ def test_an_account_that_the_allowed_repairs_recover(observed: Surveyed, allowed
         pytest.param(unusable(), False, id="version disabled"),
     ],
 )
-def test_a_cause_that_hides_other_causes_has_a_warning(observed: Surveyed, warned: bool) -> None:
+def test_a_cause_that_hides_other_causes_has_a_warning(observed: AccountState, warned: bool) -> None:
     warnings = require_recoverable("mybatch", observed, ALL)
 
     assert ["more repairs may" in warning for warning in warnings] == [True] * warned
@@ -94,7 +89,7 @@ def test_a_cause_that_hides_other_causes_has_a_warning(observed: Surveyed, warne
         pytest.param(survey(bundle=None, versions=[]), id="key purged"),
     ],
 )
-def test_an_account_that_nothing_recovers(observed: Surveyed) -> None:
+def test_an_account_that_nothing_recovers(observed: AccountState) -> None:
     failure = refused(observed)
 
     assert failure.code == "not_recoverable"
@@ -185,7 +180,7 @@ def test_an_available_account_is_not_repaired() -> None:
 
 @pytest.mark.parametrize("reason", [None, LOST])
 def test_an_account_on_a_microsoft_managed_key(reason: CmkError | None) -> None:
-    observed: Surveyed = {"account": account(), "unavailable_reason": reason, "diagnosis": None, "was_refused": False}
+    observed = AccountState(account(), reason)
 
     if reason is None:
         assert require_recoverable("mybatch", observed, ALL) == ()

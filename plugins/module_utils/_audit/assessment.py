@@ -12,7 +12,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -91,35 +91,35 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
     identities = _identities(account, fleet)
     missing = _missing(account.get("identity", {}), identities)
     of_key = observed_of(account, key, fleet)
-    observed: diagnosis.Symptoms = {
-        **of_key,
-        "evidence": preflight.without_deleted(of_key["evidence"], account.get("identity", {}), missing),
-        "deleted_vault": fleet["deleted_vaults"].get(key.vault),
-        "deleted_key": _or_none(kept["deleted"]),
-        "missing_identities": missing,
-    }
-    if account["id"].lower() in fleet["changed_at"]:
-        observed["account_changed_at"] = fleet["changed_at"][account["id"].lower()]
+    observed = replace(
+        of_key,
+        evidence=preflight.without_deleted(of_key.evidence, account.get("identity", {}), missing),
+        deleted_vault=fleet["deleted_vaults"].get(key.vault),
+        deleted_key=_or_none(kept["deleted"]),
+        missing_identities=missing,
+        account_changed_at=fleet["changed_at"].get(account["id"].lower(), 0),
+    )
     lost, reasons = diagnosis.lost_key(observed)
     availability = _availability(account, pools, lost, reasons)
-    observed["available"] = availability["available"]
-    observed["unavailable_reason"] = pools if isinstance(pools, CmkError) else None
-    evidence = observed["evidence"]
-    checks = preflight.judged(evidence)
-    found = diagnosis.causes(evidence, checks, observed)
+    observed = replace(
+        observed,
+        available=availability["available"],
+        unavailable_reason=pools if isinstance(pools, CmkError) else None,
+    )
+    evidence, found = observed.evidence, diagnosis.causes(observed)
     causes = diagnosis.known(found)
-    unclear = diagnosis.unclear(evidence, checks, observed, found)
+    unclear = diagnosis.unclear(observed, found)
     if pools is not None and availability["available"] is None and not unclear and reasons:
         unclear = {"availability": " ".join(reasons)}
     version, newest = _or_none(evidence.bundle), _or_none(kept["newest"])
     newer = _newer_usable(key, version, newest, kept, fleet["now"]) if newest else None
-    unread = {**_unread(evidence, observed, kept, identities), **_unread_pools(pools, availability)}
+    unread = {**_unread(observed, kept, identities), **_unread_pools(pools, availability)}
     record = {
         **placed,
         **_of_key(key, version, kept, fleet),
         "newer_version_exists": newer is not None if newest else None,
         **_of_vault(_or_none(evidence.vault)),
-        "access": None if "access" in unclear else _access_by(checks, causes),
+        "access": None if "access" in unclear else _access_by(observed.checks, causes),
         **availability,
         **_unknown(unread, unclear),
     }
@@ -275,15 +275,14 @@ def _unknown(unread: Mapping[str, CmkError], unclear: Mapping[str, str]) -> dict
     }
 
 
-def _unread(
-    evidence: preflight.Evidence, observed: FleetData, kept: FleetData, identities: Mapping[str, Any]
-) -> dict[str, CmkError]:
+def _unread(observed: diagnosis.Symptoms, kept: FleetData, identities: Mapping[str, Any]) -> dict[str, CmkError]:
     """The errors of the data that could not be read. If the vault is missing, its unreachable host is a cause
     instead."""
+    evidence = observed.evidence
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
         "vault": evidence.vault,
-        "deleted_vault": observed["deleted_vault"],
+        "deleted_vault": observed.deleted_vault,
         "key": None if is_gone else evidence.bundle,
         "access": evidence.assignments,
         "versions": kept["versions"],

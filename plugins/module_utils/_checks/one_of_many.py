@@ -28,11 +28,8 @@ FleetData = Mapping[str, Any]
 
 def observed_of(account: Account, key: KeyIdentifier, fleet: FleetData) -> Symptoms:
     """The evidence on the key of the account, and the versions of the key."""
-    return {
-        "evidence": _evidence(account, key, fleet),
-        "versions": fleet["keys"][key.versionless.folded]["versions"],
-        "is_report": True,
-    }
+    versions = fleet["keys"][key.versionless.folded]["versions"]
+    return Symptoms(_evidence(account, key, fleet), versions=versions, is_report=True)
 
 
 def _evidence(account: Account, key: KeyIdentifier, fleet: FleetData) -> Evidence:

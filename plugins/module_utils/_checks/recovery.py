@@ -9,55 +9,52 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from .._core.errors import AccountUnavailable, CmkError, Denied, Refused, numbered
-from .._documents import account as account_document
-from . import diagnosis as account_diagnosis
-from .diagnosis import BATCH_REPORTS, Surveyed, Symptoms
+from .._documents.account import availability_unknown
+from .diagnosis import BATCH_REPORTS, AccountState, Cause, Diagnosis, diagnosed, may_recover
 from .preflight import OK
 
 
-def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str]) -> tuple[str, ...]:
+def require_recoverable(name: str, observed: AccountState, allowed: Sequence[str]) -> tuple[str, ...]:
     """Raise an error with all reasons if these repairs cannot make the account available. Returns warnings.
 
-    `observed` is a survey of the account `name` with a diagnosis. If Batch has refused to list the pools of the account
-    before, a list shows that a repair of the run has helped.
+    `observed` is the state of the account `name` with a diagnosis. If Batch has refused to list the pools of the
+    account before, a list shows that a repair of the run has helped.
     """
-    unavailable = observed["unavailable_reason"]
-    available, diagnosis = account_document.availability(unavailable), observed["diagnosis"]
+    unavailable, available = observed.unavailable_reason, observed.available
     if isinstance(unavailable, Denied) and available is None:
-        raise account_document.availability_unknown(name, unavailable)
-    if not diagnosis:
+        raise availability_unknown(name, unavailable)
+    if observed.symptoms is None:
         if unavailable and not available:
             raise _not_of_key(name, unavailable)
         return ()
-    described = account_diagnosis.describe(diagnosis)
-    causes, repairs = described["causes"], account_diagnosis.repairs(diagnosis)
+    diagnosis = diagnosed(observed.symptoms)
+    causes, repairs = diagnosis.causes, diagnosis.repairs
     if available:
         return _about_to_be_lost(name, causes)
-    may_recover = account_diagnosis.may_recover(diagnosis)
-    unread = list(_unread(diagnosis, repairs, is_confirmed_later=observed["was_refused"] and may_recover))
-    if unavailable and available is False and not (causes or repairs or unread or may_recover):
+    may_end = may_recover(observed.symptoms)
+    unread = list(_unread(diagnosis, is_confirmed_later=observed.was_refused and may_end))
+    if unavailable and available is False and not (causes or repairs or unread or may_end):
         raise _no_cause(name, unavailable)
     refusals = [*_not_repaired(causes, repairs, allowed), *unread]
     if refusals:
-        evidence = (_evidence(one) for one in causes if one["repair"])
-        sentences = [*evidence, *(one.msg for one in refusals), *_lets_batch_in(refusals, described)]
+        evidence = (_evidence(one) for one in causes if one.repair)
+        sentences = [*evidence, *(one.msg for one in refusals), *_lets_batch_in(refusals, diagnosis)]
         first, state = refusals[0], "is not available" if available is False else "may not be available"
         raise first.extended(
             msg="\n".join([f"The Batch account {name} {state}. This task changed nothing.", *sentences]),
-            causes=causes,
+            causes=[one.described for one in causes],
             **(unavailable.texts if unavailable else {}),
         )
-    return tuple(_HIDES[one["name"]] for one in causes if one["name"] in _HIDES)
+    return tuple(_HIDES[one.name] for one in causes if one.name in _HIDES)
 
 
-def _evidence(cause: Mapping[str, Any]) -> str:
+def _evidence(cause: Cause) -> str:
     """The evidence in an error, without the text of Batch."""
-    own = str(cause["evidence"]).partition(BATCH_REPORTS)[0].strip()
-    return own or f"Batch reports the cause {cause['name']}."
+    own = cause.evidence.partition(BATCH_REPORTS)[0].strip()
+    return own or f"Batch reports the cause {cause.name}."
 
 
 def _not_of_key(name: str, unavailable: CmkError) -> AccountUnavailable:
@@ -78,11 +75,11 @@ def _no_cause(name: str, unavailable: CmkError) -> AccountUnavailable:
     )
 
 
-def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _about_to_be_lost(name: str, causes: Sequence[Cause]) -> tuple[str, ...]:
     """Warnings about causes although the account is available: a revocation, for example, takes effect later."""
     if not causes:
         return ()
-    message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
+    message = " ".join(f"{cause.name}: {cause.evidence} {cause.remedy}" for cause in causes)
     return (
         f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. "
         f"{message} Otherwise, recover the account once it is not available.",
@@ -98,13 +95,12 @@ _HIDES = {
 }
 
 
-def _not_repaired(
-    causes: Sequence[Mapping[str, Any]], repairs: Sequence[str], allowed: Sequence[str]
-) -> Iterator[CmkError]:
-    lost = [cause for cause in causes if cause["repair"] is None]
+def _not_repaired(causes: Sequence[Cause], repairs: Sequence[str], allowed: Sequence[str]) -> Iterator[CmkError]:
+    lost = [cause for cause in causes if cause.repair is None]
     if lost:
-        message = numbered([f"{_evidence(cause)} {cause['remedy']}" for cause in lost]).strip()
-        yield Refused(message, code="not_recoverable", remedy=lost[0]["remedy"], causes=lost)
+        message = numbered([f"{_evidence(cause)} {cause.remedy}" for cause in lost]).strip()
+        described = [cause.described for cause in lost]
+        yield Refused(message, code="not_recoverable", remedy=lost[0].remedy, causes=described)
     excluded = [repair for repair in repairs if repair not in allowed]
     if excluded:
         remedy = f"Add {' and '.join(excluded)} to O(allowed_repairs), or repair that in another way."
@@ -117,19 +113,20 @@ def _not_repaired(
         )
 
 
-def _lets_batch_in(refusals: Sequence[CmkError], described: Mapping[str, Any]) -> Iterator[str]:
+def _lets_batch_in(refusals: Sequence[CmkError], diagnosis: Diagnosis) -> Iterator[str]:
     """The firewall blocks the caller, but not Batch. An earlier task of the role may have repaired the firewall."""
     if any(one.code == "network_denied" for one in refusals):
-        checks = (one for one in described["preflight"] if one["name"] == "network_open_to_batch")
-        yield from (one["evidence"] for one in checks if one["status"] == OK)
+        checks = (one for one in diagnosis.checks if one.name == "network_open_to_batch")
+        yield from (one.evidence for one in checks if one.status == OK)
 
 
-def _unread(diagnosis: Symptoms, repairs: Sequence[str], *, is_confirmed_later: bool) -> Iterator[CmkError]:
+def _unread(diagnosis: Diagnosis, *, is_confirmed_later: bool) -> Iterator[CmkError]:
     """The errors of reads, if a repair needs the data, or if the data may show another cause."""
+    repairs = diagnosis.repairs
     if "vault" in repairs:
         # Azure does not show the data of a deleted vault before it is recovered.
         return
-    for error in account_diagnosis.unread(diagnosis):
+    for error in diagnosis.unread:
         # A caller whom the vault's firewall blocks can still allow Batch in the firewall.
         if error.code != "network_denied" or "key" in repairs or not (repairs or is_confirmed_later):
             yield error

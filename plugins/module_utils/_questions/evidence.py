@@ -198,16 +198,16 @@ def of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bo
     docs.want(refs.versions_of(wanted.key))
     evidence = gather(docs, wanted)
     is_lost = evidence.vault is None
-    found: Symptoms = {
-        **_of_identities(docs, account, evidence),
-        "deleted_vault": _deleted_vault(docs, wanted, is_unreachable=False) if is_lost else None,
-        "versions": _versions(docs, wanted.key) if isinstance(evidence.bundle, Mapping) else None,
-        "is_report": is_report,
-    }
-    _certain(docs, found["evidence"])
+    found = replace(
+        _of_identities(docs, account, evidence),
+        deleted_vault=_deleted_vault(docs, wanted, is_unreachable=False) if is_lost else None,
+        versions=_versions(docs, wanted.key) if isinstance(evidence.bundle, Mapping) else None,
+        is_report=is_report,
+    )
+    _certain(docs, found.evidence)
     found = _with_time(docs, account, found)
     # Only of versions in doubt, because many accounts ask that.
-    return {**found, "unsupported": _unsupported(docs, wanted.key, found)}
+    return replace(found, unsupported=_unsupported(docs, wanted.key, found))
 
 
 def symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
@@ -215,19 +215,19 @@ def symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
     evidence, key = gather(docs, wanted), wanted.key
     there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
     versions = None if evidence.vault is None else _versions(docs, key)
-    found: Symptoms = {
-        **_of_identities(docs, account, evidence),
+    found = replace(
+        _of_identities(docs, account, evidence),
         # An error if a deleted vault may exist that the caller may not read.
-        "deleted_vault": None if there else _deleted_vault(docs, wanted, is_unreachable=unreachable),
-        "deleted_key": deleted_key(docs, key) if evidence.bundle is None else None,
-        "versions": versions,
-        "is_report": True,
-    }
-    _certain(docs, found["evidence"])
-    whenever: Symptoms = {**found, "account_changed_at": None}
+        deleted_vault=None if there else _deleted_vault(docs, wanted, is_unreachable=unreachable),
+        deleted_key=deleted_key(docs, key) if evidence.bundle is None else None,
+        versions=versions,
+        is_report=True,
+    )
+    _certain(docs, found.evidence)
+    whenever = replace(found, account_changed_at=None)
     # Batch may name a version that it needs for a move.
-    found["unsupported"] = _unsupported(docs, key, whenever, ended_for=MARGIN_SECONDS)
-    return _with_time(docs, account, found)
+    ended = _unsupported(docs, key, whenever, ended_for=MARGIN_SECONDS)
+    return _with_time(docs, account, replace(found, unsupported=ended))
 
 
 def deleted_key(docs: Docs, key: KeyIdentifier) -> Any:
@@ -251,7 +251,7 @@ def _with_time(docs: Docs, account: Account, found: Symptoms) -> Symptoms:
     changed after the key, Batch has used the key."""
     if not depends_on_account_change(found):
         return found
-    return {**found, "account_changed_at": users.changed_at(docs, [account])[account["id"]]}
+    return replace(found, account_changed_at=users.changed_at(docs, [account])[account["id"]])
 
 
 def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | CmkError | None:
@@ -265,7 +265,7 @@ def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | CmkError | None
 def _unsupported(docs: Docs, key: KeyIdentifier, found: Symptoms, *, ended_for: float = 0) -> list[str]:
     """The unusable versions of a type that Batch does not support, which a list of versions does not show: of those
     that the account may use, and of those that have been unusable for less than `ended_for` seconds."""
-    versions, now = found["versions"], found["evidence"].now
+    versions, now = found.versions, found.evidence.now
     if versions is None or isinstance(versions, CmkError):
         return []
     possible = possibly_lost(found)
@@ -292,7 +292,7 @@ def _of_identities(docs: Docs, account: Account, evidence: Evidence) -> Symptoms
     each = {name: refs.identity(parse_user_assigned_id(name, "identity_id")) for name in assigned}
     docs.want(*each.values())
     missing = [name for name in assigned if is_gone(assigned[name], _principal_id(docs, each[name]))]
-    return {"evidence": without_deleted(evidence, identity, missing), "missing_identities": missing}
+    return Symptoms(without_deleted(evidence, identity, missing), missing_identities=missing)
 
 
 def _principal_id(docs: Docs, ref: Ref[Any]) -> str | CmkError | None:

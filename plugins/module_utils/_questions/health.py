@@ -12,8 +12,10 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .._azure.facts import Facts
-from .._checks.diagnosis import Surveyed, Symptoms, all_noticed_at, is_unread, lost_key
+from .._checks.diagnosis import AccountState, Symptoms, all_noticed_at, is_unread, lost_key
 from .._checks.preflight import Evidence, failed_checks, for_rollback, lasting, require
 from .._core.docs import Docs, Wait
 from .._core.errors import AccountUnavailable, CmkError, Denied, Rejected, Unavailable
@@ -175,16 +177,16 @@ def wait_until_available(facts: Facts, name: str, reason: CmkError) -> Wait:
 # Reports
 
 
-def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -> Surveyed:
+def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -> AccountState:
     """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis."""
     account = docs.get(accounts.ref_of(facts, group, name))
     if account is None:
-        return {"account": None, "unavailable_reason": None, "diagnosis": None, "was_refused": False}
+        return AccountState()
     key, was_refused = key_of(account), facts.journal.noted_at(f"{_REFUSED} {account['id'].lower()}") is not None
     wanted = key and evidence.of_account(account, key, facts)
     docs.want(refs.first_pools_of(account["id"]))
     found = evidence.symptoms(docs, account, wanted) if diagnose and wanted else None
     reason = unavailable_reason(docs, facts, account, found)
     if found:
-        found = {**found, "available": availability(reason), "unavailable_reason": reason}
-    return {"account": account, "unavailable_reason": reason, "diagnosis": found, "was_refused": was_refused}
+        found = replace(found, available=availability(reason), unavailable_reason=reason)
+    return AccountState(account, reason, found, was_refused)

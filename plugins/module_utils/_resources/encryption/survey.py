@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._checks import diagnosis as account_diagnosis
-from ..._checks.diagnosis import Surveyed, Symptoms
+from ..._checks import preflight
+from ..._checks.diagnosis import AccountState, Diagnosis, Symptoms, diagnosed, doubtful_versions, unread
 from ..._core.errors import Denied, Unavailable
-from ..._documents import account as account_document
+from ..._core.ids import place_of
 from ..._documents import drill as drill_document
-from ..._documents.account import Account, key_of
+from ..._documents.account import Account, availability_warning, is_failed, key_of
 from ..._documents.encryption import describe
 from ..._documents.identity import describe_identity, principals_of
 
@@ -37,13 +37,11 @@ def described(account: Account | None) -> dict[str, Any]:
     }
 
 
-def survey(observed: Surveyed) -> dict[str, Any]:
+def survey(observed: AccountState) -> dict[str, Any]:
     """The return value of batch_encryption_info."""
-    account: Account | None = observed["account"]
+    account, reason, available = observed.account, observed.unavailable_reason, observed.available
     if account is None:
         return {"exists": False}
-    reason = observed["unavailable_reason"]
-    available = account_document.availability(reason)
     return {
         **described(account),
         "provisioning_state": account["properties"].get("provisioningState"),
@@ -66,43 +64,49 @@ _OF_INFO = (
 )
 
 
-def diagnosis(observed: Surveyed) -> dict[str, Any]:
+def diagnosis(observed: AccountState) -> dict[str, Any]:
     """The return value of batch_encryption_diagnosis, for an account that exists."""
-    surveyed, symptoms = survey(observed), observed["diagnosis"]
-    found = account_diagnosis.describe(symptoms) if symptoms else _of_no_key(surveyed["available"])
-    # No repair of a key makes up for an operation on the account that has failed.
-    recoverable = found["recoverable"] and not account_document.is_failed(observed["account"])
-    own = {"recoverable": recoverable, "unfinished_drill": _unfinished_drill(surveyed["id"], symptoms)}
-    return {**{name: surveyed[name] for name in _OF_INFO}, **found, **own}
+    surveyed, symptoms = survey(observed), observed.symptoms
+    # Without symptoms, the account uses a Microsoft-managed key.
+    found = diagnosed(symptoms) if symptoms else Diagnosis(recoverable=observed.available is True)
+    return {
+        **{name: surveyed[name] for name in _OF_INFO},
+        "causes": [cause.described for cause in found.causes],
+        "repairs": list(found.repairs),
+        # No repair of a key makes up for an operation on the account that has failed.
+        "recoverable": found.recoverable and not is_failed(observed.account),
+        "unknown": [error.reported for error in found.unread],
+        "vault": _place(found.vault_id),
+        "key_identifiers": [str(key) for key in found.needed],
+        "preflight": preflight.describe(found.checks),
+        "unfinished_drill": _unfinished_drill(surveyed["id"], symptoms),
+    }
+
+
+def _place(vault_id: str | None) -> dict[str, str] | None:
+    if vault_id is None:
+        return None
+    subscription, group, name = place_of(vault_id)
+    return {"subscription_id": subscription, "resource_group": group, "name": name}
 
 
 def _unfinished_drill(account_id: str, symptoms: Symptoms | None) -> dict[str, Any] | None:
-    vault = symptoms["evidence"].vault if symptoms else None
+    vault = symptoms.evidence.vault if symptoms else None
     drill = drill_document.of_vault(vault) if isinstance(vault, Mapping) else None
     return drill_document.describe(drill if drill and drill.is_of(account_id) else None)
 
 
-def _of_no_key(available: bool | None) -> dict[str, Any]:
-    """The diagnosis of an account that uses a Microsoft-managed key."""
-    lists: dict[str, list[str]] = {
-        name: [] for name in ("causes", "repairs", "unknown", "key_identifiers", "preflight")
-    }
-    return {**lists, "recoverable": available is True, "vault": None}
-
-
-def survey_warnings(observed: Surveyed) -> tuple[str, ...]:
+def survey_warnings(observed: AccountState) -> tuple[str, ...]:
     """The module's warnings about values that could not be read."""
-    account: Account | None = observed["account"]
+    account, reason, symptoms = observed.account, observed.unavailable_reason, observed.symptoms
     if account is None:
         return ()
-    reason = observed["unavailable_reason"]
-    available = account_document.availability(reason)
-    if reason and available is None:
-        found, diagnosis = account_document.availability_warning(account["name"], reason), observed["diagnosis"]
+    if reason and observed.available is None:
+        found = availability_warning(account["name"], reason)
         # An error of the service does not say which versions are in doubt.
-        doubt = account_diagnosis.doubtful_versions(diagnosis) if diagnosis and isinstance(reason, Unavailable) else ""
+        doubt = doubtful_versions(symptoms) if symptoms and isinstance(reason, Unavailable) else ""
         return (f"{found} {doubt}".rstrip(),)
-    if available or not observed["diagnosis"]:
+    if observed.available or not symptoms:
         return ()
-    hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]
+    hidden = [one for one in unread(symptoms) if isinstance(one, Denied)]
     return tuple(f"Not all possible causes could be checked. {one.reported}" for one in hidden)
