@@ -78,8 +78,8 @@ class Cloud:
         try:
             yield
         except CmkError as failure:
-            is_changed = self._session.journal.may_have_changed_account or "restore_failure" in failure.facts
-            if failure.is_of_account and is_changed:
+            is_changed = any(map(refs.is_in_account, self._session.journal.resources_changed))
+            if failure.is_of_account and (is_changed or "restore_failure" in failure.facts):
                 raise failure.extended(is_of_account=False) from failure.__cause__
             raise
         finally:

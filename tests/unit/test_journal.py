@@ -123,7 +123,7 @@ def test_a_vault_that_the_run_may_have_created_is_noted(
         if error:
             raise error
 
-    assert (journal.vault_made_at("MyVault") is not None) is is_noted
+    assert (journal.noted_at(refs.vault_made("MyVault")) is not None) is is_noted
 
 
 # A folder that cannot be written to

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .._core.errors import Code, NotFound, TimedOut, Unavailable
+from .._documents.refs import vault_made
 from . import sdk
 from .rate_limit import is_read
 from .session import Session
@@ -230,7 +231,7 @@ class Gateway:
         from azure.core.exceptions import ServiceRequestError
 
         name = urlsplit(ref).netloc.partition(".")[0]
-        if name in self._resolved or self._session.journal.vault_made_at(name) is None:
+        if name in self._resolved or self._session.journal.noted_at(vault_made(name)) is None:
             return send()
         answers = []
 
@@ -248,7 +249,7 @@ class Gateway:
 
         if unresolved() is not None:
             with self._resolving:
-                made_at = self._session.journal.vault_made_at(name) or 0.0
+                made_at = self._session.journal.noted_at(vault_made(name)) or 0.0
                 deadline = made_at + self._session.wait_timeout
                 failure = self._session.poll_until(unresolved, deadline, f"the name of the key vault {name} to resolve")
             if failure is not None:

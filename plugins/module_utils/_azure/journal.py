@@ -10,7 +10,6 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,11 +21,9 @@ from typing import Any
 from .._core import interrupts
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
 from .._core.sent_writes import SentWrites
-from .._documents.refs import ANY_KIND, kinds_changed
+from .._documents.refs import ANY_KIND, kinds_changed, noted
 from .run_store import RunFiles
 
-_ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
-_VAULT = re.compile(r"/providers/microsoft\.keyvault/vaults/([^/]+)$", re.IGNORECASE)
 _NOTES = "notes"
 _REFUSALS = (Denied, NotFound, PlanOutdated, Rejected)
 
@@ -76,11 +73,9 @@ class Journal:
         return last is not None and last.outcome is WriteOutcome.UNKNOWN
 
     @property
-    def may_have_changed_account(self) -> bool:
-        """Whether a write of this task to a Batch account may have taken effect, also if it was undone."""
-        return any(
-            one.may_have_taken_effect for ref, writes in self._writes.items() if _ACCOUNTS in ref for one in writes
-        )
+    def resources_changed(self) -> list[str]:
+        """The refs, in lower case, of resources that a write of this task may have changed, also if it was undone."""
+        return [ref for ref in self._writes if self.last_effect(ref)]
 
     def last_effect(self, ref: str) -> Write | None:
         """The last write that may have taken effect."""
@@ -110,8 +105,8 @@ class Journal:
             raise
         finally:
             write.answered_at = time.monotonic()
-            if write.may_have_taken_effect:
-                self._note_vault_of(write, ref)
+            if write.may_have_taken_effect and (name := noted(method, ref)):
+                self.note(name)
         write.outcome = WriteOutcome.ACCEPTED
 
     # What was read before a write is out of date
@@ -163,14 +158,6 @@ class Journal:
     def _notes(self) -> dict[str, float]:
         found: dict[str, float] = self._files.load(_NOTES) or {}
         return found
-
-    def vault_made_at(self, name: str) -> float | None:
-        """When the run has created or recovered the vault: its host name may not resolve yet."""
-        return self.noted_at(f"made vault {name.lower()}")
-
-    def _note_vault_of(self, write: Write, ref: str) -> None:
-        if write.method == "PUT" and (vault := _VAULT.search(ref)):
-            self.note(f"made vault {vault[1].lower()}")
 
     # Tasks in other processes
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._core.docs import Member, Ref
-from .._core.ids import KeyIdentifier, UserAssignedId, place_of, read_key_identifier
+from .._core.ids import KeyIdentifier, UserAssignedId, place_of, read_key_identifier, type_of
 from .access import Permission, RoleAssignment, RoleDefinition, encryption_users
 from .account import UNDER_WAY, Account
 from .identity import ManagedIdentity
@@ -39,6 +39,11 @@ LISTED_FROM = 5
 ANY_KIND = "any"
 
 
+def is_in_account(ref: str) -> bool:
+    """Whether it is the ref of a Batch account, or of a part of one."""
+    return "/batchaccounts/" in ref.lower()
+
+
 def kinds_changed(method: str, ref: str) -> tuple[str, ...]:
     """What a write makes out of date."""
     at = ref.lower()
@@ -46,12 +51,23 @@ def kinds_changed(method: str, ref: str) -> tuple[str, ...]:
         return ("key",)
     if "/roleassignments/" in at:
         return ("access",)
-    if "/batchaccounts/" in at:
+    if is_in_account(ref):
         return "listed", account_kind(ref)
     if "/accesspolicies/" in at:
         return ("vault",)
     # A vault that is recovered has keys, and assigned roles. A change of its rules may let the caller read them.
     return ("vault", "key", "access", "role") if method == "PUT" else (ANY_KIND,)
+
+
+def vault_made(name: str) -> str:
+    """The name under which a run notes that it has created or recovered the vault: its host name may not resolve yet,
+    and lists may not show its users yet."""
+    return f"made vault {name.lower()}"
+
+
+def noted(method: str, ref: str) -> str:
+    """The name under which a run notes when a write may have taken effect; empty if it does not note that."""
+    return vault_made(place_of(ref)[2]) if method == "PUT" and type_of(ref) == "microsoft.keyvault/vaults" else ""
 
 
 def _id_of(resource: Any) -> str:

@@ -284,7 +284,7 @@ def _restoring(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
     unlisted = [usage.not_listed(one) for one in visible["unlisted"] if one["action"] is None]
     if unlisted and not writes:
         raise Unavailable(" ".join(unlisted))
-    made_at = facts.journal.vault_made_at(goal.name)
+    made_at = facts.journal.noted_at(refs.vault_made(goal.name))
     if not writes and made_at is not None and docs.asked_at < made_at + VALUE_LAG_SECONDS:
         complaint = NotConverged(f"Lists of Azure may not show yet which accounts use the key vault {goal.name}.")
         raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", 2 * VALUE_LAG_SECONDS)
