@@ -39,9 +39,13 @@ _READ_SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
 
 def visible(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Visible:
     """All accounts with the keys of their pools' disks, for `usage.guard`. For `known` see `everywhere`."""
-    found = everywhere(docs, facts, known)
-    keys, unlisted = disks(docs, facts, found["accounts"])
-    return {"accounts": found["accounts"], "disks": keys, "services": [], "unlisted": [*found["unlisted"], *unlisted]}
+    return with_disks(docs, facts, everywhere(docs, facts, known))
+
+
+def with_disks(docs: Docs, facts: Facts, listed: Listed, of: Sequence[Account] | None = None) -> Visible:
+    """The accounts with the keys of their pools' disks, or only of the pools of the accounts `of`."""
+    keys, unlisted = disks(docs, facts, listed["accounts"] if of is None else of)
+    return {"accounts": listed["accounts"], "disks": keys, "services": [], "unlisted": [*listed["unlisted"], *unlisted]}
 
 
 def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:

@@ -353,9 +353,7 @@ def _users(
     counted = [] if holder.goal.force else held
     changed_at = users.changed_at(docs, counted)
     is_of_one = usage.is_system_assigned(everyone, holder.principal)
-    disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
-    unlisted = [*found["unlisted"], *unlisted]
-    visible: usage.Visible = {**found, "disks": disks, "services": [], "unlisted": unlisted}
+    visible = users.with_disks(docs, facts, found, of=held if is_of_one else None)
     asks = not (is_of_one or vault_used_by == usage.BATCH)
     if asks:
         visible, _ids = services.beside(docs, facts, holder.goal.vault, visible)

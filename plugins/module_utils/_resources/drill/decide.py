@@ -273,10 +273,7 @@ def _why_not_restorable(place: _Place, changes: Sequence[Change]) -> str:
 def _require_only_user_of_vault(docs: Docs, place: _Place, facts: Facts, used_by: str) -> None:
     """Azure Resource Graph confirms nothing, so after the change, `used_by` is Batch."""
     name = place.vault["name"]
-    listed = usage.without(users.everywhere(docs, facts), place.id)
-    disks, unlisted = users.disks(docs, facts, listed["accounts"])
-    unlisted = [*listed["unlisted"], *unlisted]
-    visible: usage.Visible = {**listed, "disks": disks, "services": [], "unlisted": unlisted}
+    visible = users.with_disks(docs, facts, usage.without(users.everywhere(docs, facts), place.id))
     visible, using = services.of_vault(docs, facts, name, visible, asks=used_by != usage.BATCH)
     usage.guard(using, visible, f"close the firewall of the vault {name}", force=False)
 

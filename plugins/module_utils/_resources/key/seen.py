@@ -174,9 +174,9 @@ def with_users(
         seen = replace(seen, times=_times(docs, seen, facts, accounts, may_have_left=goal.may_have_left))
         is_free = may_be_free(seen)
     if is_free:
-        disks, denied = users.disks(docs, facts, accounts)
-        times = seen.times if goal.force else _with_pools(docs, seen, facts, disks)
-        seen = replace(seen, visible={**visible, "disks": disks, "unlisted": [*unlisted, *denied]}, times=times)
+        visible = users.with_disks(docs, facts, visible)
+        times = seen.times if goal.force else _with_pools(docs, seen, facts, visible["disks"])
+        seen = replace(seen, visible=visible, times=times)
     return seen
 
 
