@@ -453,7 +453,7 @@ def test_accounts_on_a_new_vault_get_access(clock: Clock) -> None:
     """The names of vaults are case-insensitive."""
     table = Azure(vault(), USER, ELSEWHERE, ON_NONE)
 
-    outcome = ensure(table, name="MyVault")
+    outcome = ensure(table, name="MyVault", authorization="access_policy")
 
     assert [one.lower() for one in table.writes][1:] == [GRANTED.lower()]
     [entry] = table.policies
@@ -514,7 +514,7 @@ def test_accounts_on_a_new_vault_that_uses_roles_get_a_role(clock: Clock) -> Non
 def test_existing_access_is_not_granted_again(clock: Clock, accounts: tuple[Any, ...]) -> None:
     table = Azure(vault(policy(PRINCIPAL)), *accounts)
 
-    assert ensure(table).warnings == ()
+    assert ensure(table, authorization="access_policy").warnings == ()
     assert table.writes == ["PUT "]
 
 

@@ -258,12 +258,11 @@ def _access(key: KeyIdentifier, principal: str, *, present: bool = False, **more
 def _why_not_restorable(place: _Place, changes: Sequence[Change]) -> str:
     """Why access that was revoked could not be restored as it was, or would not be missing; empty if it can. The role
     recover grants all identities exactly the access that Batch needs, to the vault."""
-    left = [warning for one in changes if one.after["granted"] for warning in one.warnings]
-    if left:
-        return " ".join(left)
+    if any(one.after["granted"] and one.warnings for one in changes):
+        return "role assignments at another scope grant it too."
     for principal, change in zip(place.principals, changes, strict=True):
         if not change.requests or set(change.before["granted"]) != set(access_document.NEEDED):
-            return f"the identity {principal} lacks get, wrapKey or unwrapKey there, which the restoring would grant."
+            return f"the identity {principal} lacks a permission that Batch needs."
         permissions = access_document.key_permissions(access_document.policy_of(place.vault, principal))
         if not vault_document.uses_rbac(place.vault) and "all" in map(str.lower, permissions):
             return f"the access policy of {principal} has the permission all, which would be replaced."
