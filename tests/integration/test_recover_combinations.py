@@ -140,7 +140,7 @@ FAULTS = {
     "firewall closed to the caller": Fault("blocks trusted Microsoft services", close_to_caller, "firewall"),
     "secured by a perimeter": Fault("perimeter", secure_by_perimeter, "firewall"),
     "in another tenant": Fault("tenant", move_to_other_tenant),
-    "identity deleted": Fault("identities of the account were deleted", delete_identity, "identity"),
+    "identity deleted": Fault("Identities of the account were deleted", delete_identity, "identity"),
     "one identity deleted": Fault("", delete_one_identity, "identity"),
     "vault deleted": Fault("it can be recovered until", Service.delete_vault, "vault"),
     "vault purged": Fault("There is no vault", purge_vault, "vault"),
