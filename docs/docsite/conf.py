@@ -65,8 +65,8 @@ html_css_files = ["site.css"]
 html_js_files = [(name, {"defer": "defer"}) for name in ("accessible.js", "versions.js")]
 templates_path = ["templates"]
 
-# `EXTERNAL=1 make docs` does not check links to the project, because tests/unit/test_links.py checks them, links to the
-# sandbox, and the link to the page on Galaxy, because the page does not exist before the release.
+# `EXTERNAL=1 make docs` does not check links to the project, because tests/unit/project/test_links.py checks them,
+# links to the sandbox, and the link to the page on Galaxy, because the page does not exist before the release.
 linkcheck_ignore = [
     re.escape(REPOSITORY),
     r"http://127\.0\.0\.1",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    # The options are those of module_utils/_arguments.py; tests/unit/test_documentation.py ties the two.
+    # The options are those of module_utils/_arguments.py; tests/unit/project/test_documentation.py ties the two.
     DOCUMENTATION = r"""
 options:
   subscription_id:

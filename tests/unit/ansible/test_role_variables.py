@@ -22,7 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_relations im
 )
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_warnings import KNOWN_VARIABLES, unknown_variable
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "version_mode": "cmk_key_version_mode"}

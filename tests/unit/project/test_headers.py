@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LICENCE = "SPDX-License-Identifier: GPL-3.0-or-later"
 KINDS = {".py", ".yml", ".yaml", ".toml", ".sh"}
 # antsibull-changelog writes this file without a header.

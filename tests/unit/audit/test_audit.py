@@ -330,7 +330,7 @@ def test_an_invalid_policy_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_every_rule_is_in_the_documentation() -> None:
-    manual = (Path(__file__).resolve().parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    manual = (Path(__file__).resolve().parents[3] / "docs" / "findings.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", manual, re.MULTILINE | re.DOTALL))
 
     assert list(sections) == list(RULES)

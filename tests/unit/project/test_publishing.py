@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = """<!DOCTYPE html><html data-content_root="{root}"><body><a class="sidebar-brand">azbatch.cmk</a>
 <script src="{root}versions.js"></script></body></html>"""
 CHANGELOG = """<a id="v1-1-0"></a>

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 _AMERICAN = "American English, as Ansible does"
 # By pattern, the replacement. Only words that are wrong in any context.
@@ -92,7 +92,7 @@ WORDS = {
 }
 
 # Files that are no text of this project, and this file, which has the words as data.
-EXCLUDED = {"LICENSE", "tests/sandbox/recorded.json", "tests/unit/test_language.py"}
+EXCLUDED = {"LICENSE", "tests/sandbox/recorded.json", "tests/unit/project/test_language.py"}
 
 
 def _files() -> list[str]:

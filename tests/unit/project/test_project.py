@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def lines(file: str) -> list[str]:
@@ -132,7 +132,7 @@ def test_the_tests_that_the_manual_names_exist() -> None:
     named = set(re.findall(r"`(test_[a-z_]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
 
     assert named
-    assert sorted(named - {path.name for path in (ROOT / "tests").glob("*/test_*.py")}) == []
+    assert sorted(named - {path.name for path in (ROOT / "tests").rglob("test_*.py")}) == []
 
 
 @pytest.mark.parametrize("target", ["ways", "proof"])

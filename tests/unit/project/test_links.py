@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Links to files that are not in the released collection are URLs of the repository.
 REPOSITORY = re.compile(
     r"https://(?:github\.com/azbatch/azbatch\.cmk/(?:blob|tree|raw)|raw\.githubusercontent\.com/azbatch/azbatch\.cmk)"

@@ -20,7 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import In
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import TaskNames, names, passed_on
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ACTION = "azbatch.cmk.keyvault_cmk_key"
 
 

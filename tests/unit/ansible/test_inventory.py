@@ -32,7 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MANUAL = (ROOT / "docs" / "inventory.md").read_text(encoding="utf-8")
 SPECIFICATIONS = [
     yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"][file.parts[-3]]["options"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tables import with_section
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BENCHMARKS = [
     file.stem for file in (ROOT / "tests" / "benchmarks").glob("*.py") if "\ndef main(bench" in file.read_text()
 ]

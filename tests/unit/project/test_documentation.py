@@ -44,7 +44,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_unused_versions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import passed_on
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PLUGINS = "ansible_collections.azbatch.cmk.plugins"
 MODULES = sorted(file.stem for file in (ROOT / "plugins" / "modules").glob("*.py") if file.stem != "__init__")
 ROLES = sorted(folder.name for folder in (ROOT / "roles").iterdir() if folder.is_dir())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-RULEBOOKS = Path(__file__).resolve().parents[2] / "extensions" / "eda" / "rulebooks"
+RULEBOOKS = Path(__file__).resolve().parents[3] / "extensions" / "eda" / "rulebooks"
 
 
 def ruleset(name: str) -> dict[str, Any]:

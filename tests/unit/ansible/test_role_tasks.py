@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
+ROLES = Path(__file__).resolve().parents[3] / "roles"
 ROLE_NAMES = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
 INCLUDE, IMPORT = "ansible.builtin.include_tasks", "ansible.builtin.import_tasks"
 
