@@ -57,7 +57,9 @@ def policies(error: Mapping[str, Any]) -> list[dict[str, Any]]:
     Microsoft.KeyVault`."""
     said = error.get("additionalInfo")
     infos = [one.get("info") for one in said if isinstance(one, Mapping)] if isinstance(said, list) else []
-    found = [_of_info(one) for one in infos if isinstance(one, Mapping) and "policyAssignmentId" in one]
+    found = [
+        _of_info(one) for one in infos if isinstance(one, Mapping) and isinstance(one.get("policyAssignmentId"), str)
+    ]
     return found or [*_of_message(str(error.get("message")))]
 
 
@@ -89,7 +91,7 @@ def _text(what: str, names: Sequence[Mapping[str, Any]], reasons: str) -> str:
     why = reasons or str(first.get("definition") or "")
     if why and why != name:
         name = f"{name}: {why}"
-    return f"{begin}{_cut(name, LONGEST - len(begin) - len(end))}{end}"
+    return f"{begin}{_cut(name, max(_SHORTEST_NAME, LONGEST - len(begin) - len(end)))}{end}"
 
 
 def _cut(text: str, most: int) -> str:
@@ -101,7 +103,7 @@ def _of_info(info: Mapping[str, Any]) -> dict[str, Any]:
     evaluated = details.get("evaluatedExpressions") if isinstance(details, Mapping) else None
     expressions = [one for one in evaluated if isinstance(one, Mapping)] if isinstance(evaluated, list) else []
     return {
-        "assignment": info.get("policyAssignmentDisplayName") or info.get("policyAssignmentName"),
+        "assignment": info.get("policyAssignmentDisplayName") or info["policyAssignmentId"].rpartition("/")[2],
         "assignment_id": info["policyAssignmentId"],
         "scope": info.get("policyAssignmentScope"),
         "definition": info.get("policyDefinitionDisplayName") or info.get("policyDefinitionName"),
@@ -157,7 +159,7 @@ def _of_message(message: str) -> Iterator[dict[str, Any]]:
     for one in filter(lambda one: isinstance(one, Mapping), named):
         assignment, definition = one.get("policyAssignment") or {}, one.get("policyDefinition") or {}
         yield {
-            "assignment": assignment.get("name"),
+            "assignment": assignment.get("name") or str(assignment.get("id")).rpartition("/")[2],
             "assignment_id": assignment.get("id"),
             "scope": str(assignment.get("id")).partition("/providers/Microsoft.Authorization/")[0],
             "definition": definition.get("name"),

@@ -173,6 +173,21 @@ def test_long_names_are_shortened(longest: str) -> None:
     assert f"denies it ({longest[:40]}" in long.msg
 
 
+def test_an_assignment_without_a_name() -> None:
+    details = info(name="")
+    del details["info"]["policyAssignmentName"]
+    unnamed = IDENTIFIERS.replace(f'"name":"{NAME}",', "")
+
+    assert "denies it (Deny-Public-Endpoints: Public" in denied(f"{BEGIN} {HINT}", details).msg
+    assert "denies it (Deny-Public-Endpoints: It's" in denied(f"{BEGIN} Policy identifiers: '{unnamed}'.").msg
+
+
+def test_an_action_that_leaves_no_room_for_the_name() -> None:
+    text = denial._text("x" * LONGEST, denial.policies({"additionalInfo": [info(PUBLIC)]}), "")
+
+    assert text.endswith(f": Azure Policy denies it ({NAME[:15]}…). {COMPLY}")
+
+
 @pytest.mark.parametrize(
     ("message", "infos", "why"),
     [
