@@ -103,7 +103,9 @@ class AccountRecovered(_OfDrill):
         record = _record(place.vault, "that Batch accepts changes of the account")
         before = place.described(lost=True)
         requests = (_accepted(place.account, goal), record)
-        return _Recovered(before, {**before, "lost": False}, requests, goal=goal, facts=facts, place=place, task=self)
+        return _AcceptedAgain(
+            before, {**before, "lost": False}, requests, goal=goal, facts=facts, place=place, task=self
+        )
 
 
 class DrillEnded(_OfDrill):
@@ -375,7 +377,7 @@ class _OfPlace(Change):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recovered(_OfPlace):
+class _AcceptedAgain(_OfPlace):
     task: Task
 
     def follow_up(self, request: Request, document: Any) -> Task | None:
@@ -385,7 +387,7 @@ class _Recovered(_OfPlace):
         return self.task.decide(docs)
 
 
-class _Ended(_Recovered):
+class _Ended(_AcceptedAgain):
     def follow_up(self, request: Request, document: Any) -> Task | None:
         return _EndRecorded(self.place.vault) if request.name == "record" else None
 
@@ -492,7 +494,7 @@ class GivenBack(_OfDrill):
             raise NotFound(f"Azure does not show yet what the drill of {goal.name} has changed.")
         progress.is_given_back |= bool(back)
         before, after = place.described(lost=bool(back)), place.described(lost=False)
-        return _Recovered(before, after, back, goal=goal, facts=facts, place=place, task=self)
+        return _AcceptedAgain(before, after, back, goal=goal, facts=facts, place=place, task=self)
 
 
 def _not_refused(goal: DrillGoal, facts: Facts) -> CmkError:

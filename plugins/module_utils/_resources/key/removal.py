@@ -404,11 +404,11 @@ class EnabledAgain(KeyTask):
         seen, journal = self.look(docs), self.facts.journal
         requests = (_set_enabled(seen, one, to=True) for one in self.versions)
         again = tuple(replace(one, undoes=True) for one in requests if journal.may_be_in_effect(one.ref))
-        return _EnabledAgain(seen.described, seen.described, again, task=self)
+        return _Reenabled(seen.described, seen.described, again, task=self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _EnabledAgain(Change):
+class _Reenabled(Change):
     task: EnabledAgain
 
     def confirm(self, docs: Docs) -> Change:
