@@ -182,7 +182,7 @@ def test_an_assignment_without_a_name() -> None:
     assert "denies it (Deny-Public-Endpoints: It's" in denied(f"{BEGIN} Policy identifiers: '{unnamed}'.").msg
 
 
-def test_an_action_that_leaves_no_room_for_the_name() -> None:
+def test_an_action_that_is_longer_than_an_error() -> None:
     text = denial._text("x" * LONGEST, denial.policies({"additionalInfo": [info(PUBLIC)]}), "")
 
     assert text.endswith(f": Azure Policy denies it ({NAME[:15]}…). {COMPLY}")
