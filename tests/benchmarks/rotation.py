@@ -19,8 +19,8 @@ WRITES = (200, 10)
 # On a slow machine, the processors limit the times, of azbatch.cmk and of `az`.
 MOST_OF_AZ, THROTTLED = 0.35, 0.05
 DISABLE = ("-e", "cmk_unused_versions=disable")
-# Each account is read, and its pools are listed. After a move, the access to the key is read again, once for two to three
-# of the five hosts that run at the same time: 2.44 to 2.51 reads an account were measured.
+# Each account is read, and its pools are listed. After a move, the access to the key is read again, once for two to
+# three of the five hosts that run at the same time: 2.44 to 2.51 reads an account were measured.
 # Before a version is disabled, each account is read and its pools are listed; after that, and once no list can be out
 # of date, the same is asked again.
 MOST_READS, MOST_READS_TO_DISABLE, MOST_READS_IN_CHECK = 2.6, 6.5, 3
