@@ -15,7 +15,8 @@ description:
     number of hosts that are done and that failed. As soon as two hosts are done, it also has the number of hosts per
     second and the estimated remaining time.
   - At the end of a play, a line counts the changed, unchanged and failed hosts and the new versions of keys, as in
-    C(60 changed, 0 unchanged, 0 failed, 1 new version). In check mode, the line begins with C(Predicted).
+    C(60 changed, 0 unchanged, 0 failed, 1 new version). In check mode, as in
+    C(Would create 1 version, change 60 accounts).
   - If the play stops in a wave, lines show the keys that the accounts of that wave use.
   - For a play with a single host, nothing of this is shown.
   - The playbooks of this collection end with a verdict of one to three lines, also after Ctrl-C.
@@ -237,7 +238,7 @@ class CallbackModule(CallbackBase):
             self._verdict += tally.verdict(took, is_check=is_check, is_interrupted=is_interrupted)
             self._is_bad |= bool(tally.failed or tally.left_alone or tally.missed or tally.unfinished)
         elif tally.total > 1:
-            self._show(f"{'Predicted: ' if is_check else ''}{tally.line()}, in {took}")
+            self._show(tally.outcome(took, is_check=True) if is_check else f"{tally.line()}, in {took}")
         self._playbook, self._tally = "", Tally(0)
 
     def _say_verdict(self) -> None:

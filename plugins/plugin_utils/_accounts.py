@@ -13,18 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, would
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 
-_PREDICTED = "Predicted: "
 # Up to this number of accounts, a message always names all of them.
 _MOST_NAMES = 3
 
 
 def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) -> list[str]:
     """The summaries of results of batch_encryption or batch_encryption_diagnosis, one for all accounts that differ only
-    in their names. Results without a summary, such as those of skipped tasks, have no message. `prefix` replaces
-    `Predicted: `."""
+    in their names. Results without a summary, such as those of skipped tasks, have no message. `prefix` begins
+    each message, which then says what is true, also after a prediction."""
     alike: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         if "summary" in result:
@@ -54,11 +53,11 @@ def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _message(results: Sequence[Mapping[str, Any]], prefix: str | None, *, is_all: bool) -> str:
-    first = results[0]
-    text = first["summary"].removeprefix(_PREDICTED)
-    if prefix is None:
-        prefix = first["summary"].removesuffix(text)
-    return f"{prefix}{text if len(results) == 1 else _together(results, is_all=is_all)}"
+    summary = str(results[0]["summary"])
+    if len(results) == 1 and prefix is None:
+        return summary
+    text = _together(results, is_all=is_all)
+    return f"{prefix}{text}" if prefix is not None else would(text) if " would use " in summary else text
 
 
 def _together(results: Sequence[Mapping[str, Any]], *, is_all: bool) -> str:

@@ -158,7 +158,7 @@ class Tally:
         long the playbook has run."""
         return [
             *self._repairs(is_check=is_check),
-            self._outcome(took, is_check, is_interrupted),
+            self.outcome(took, is_check, is_interrupted),
             *self._next(is_interrupted),
         ]
 
@@ -168,12 +168,12 @@ class Tally:
         # Those that differ in ids only, such as the principals of accounts, are named once.
         by_text: dict[str, list[str]] = {}
         for one in self.repairs:
-            by_text.setdefault(_ID.sub("", one), []).append(one.removeprefix("Predicted: "))
+            by_text.setdefault(_ID.sub("", one), []).append(one)
         texts = [same[0] if len(same) == 1 else f"{same[0]} ({len(same)} times)" for same in by_text.values()][:_MOST]
         more = [f"And {len(by_text) - _MOST} more."] if len(by_text) > _MOST else []
-        return [" ".join(["Would repair:" if is_check else "Repaired:", *texts, *more])]
+        return [" ".join([*([] if is_check else ["Repaired:"]), *texts, *more])]
 
-    def _outcome(self, took: str, is_check: bool, is_interrupted: bool) -> str:
+    def outcome(self, took: str, is_check: bool = False, is_interrupted: bool = False) -> str:
         others, number = self._others(always=False), len(self.counted)
         if is_interrupted:
             return f"Interrupted after {took}: {', '.join([f'{number} {self.done}', *others])}."

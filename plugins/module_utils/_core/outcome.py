@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import placeholders
+from .summary import would
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Outcome:
             **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
         if planned and self.changed and "summary" in result:
-            result["summary"] = f"Predicted: {result['summary']}"
+            result["summary"] = would(result["summary"])
         returned: dict[str, Any] = placeholders.shown(result) if planned else result
         return returned
 

@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,34 @@ _TYPES = {
     "microsoft.storage/storageaccounts": "storage account",
     "microsoft.synapse/workspaces": "Synapse workspace",
 }
+
+# What a summary says has been done, and what a prediction says would be done.
+_WOULD = {
+    "Changed": "change",
+    "Created": "create",
+    "Deleted": "delete",
+    "Disabled": "disable",
+    "Enabled": "enable",
+    "Gave": "give",
+    "Recovered": "recover",
+    "Recovered or created": "recover or create",
+}
+_DONE = re.compile(rf"(?:^|(?<=\. ))({'|'.join(sorted(_WOULD, reverse=True))})(?= )")
+# The other sentences about a change.
+_STATES = (
+    (re.compile(r"^(The principal \S+) has "), r"\1 would have "),
+    (re.compile(r"^([^:]+?) uses? (?=version |a |the latest )"), r"\1 would use "),
+    (re.compile(r"(?<=\. )(The accounts?) (?:is|are)( not)? (?=available)"), r"\1 would\2 be "),
+    (re.compile(r"^(Drill of .+?: the \w+) was "), r"\1 would be "),
+)
+
+
+def would(summary: str) -> str:
+    """The summary of a change as a prediction, such as "Would create a new version of key k in vault v."."""
+    text = _DONE.sub(lambda found: f"Would {_WOULD[found[1]]}", summary)
+    for pattern, replacement in _STATES:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def version_text(version: str | None) -> str:

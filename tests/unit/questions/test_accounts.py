@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown
@@ -17,12 +19,12 @@ OLD, NEW = (f"{KEY}/{digit * 32}" for digit in "13")
 WHERE = "of key batch in vault myvault"
 
 
-def moved(name: str, used: str = OLD, **of: Any) -> dict[str, Any]:
+def moved(name: str, used: str = OLD, *, planned: bool = False, **of: Any) -> dict[str, Any]:
     """The result of batch_encryption."""
     before, after = ({"exists": True, "name": name, "available": True, "key_identifier": one} for one in (used, NEW))
     after |= of
     outcome = Outcome(used != NEW, before, after).summarized(document.summary(name, before, after))
-    return outcome.result()
+    return outcome.result(planned=planned)
 
 
 def found(name: str, cause: str | None = None, available: bool | None = False, **of: Any) -> dict[str, Any]:
@@ -54,3 +56,12 @@ def test_of_several_hosts_changes_and_unknown_accounts_are_shown() -> None:
 
     assert shown(results, 6) == [changed, unknown, lost]
     assert shown([quiet, {}], 1) == [quiet]
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_predictions_of_several_accounts_share_a_message(names: str) -> None:
+    results = [moved(name, planned=True) for name in names]
+    text = "a would use" if len(names) == 1 else "a and b would use"
+    assert [message.partition(" version ")[0] for message in messages(results)] == [text]
+    assert messages(results, "After the repair: ")[0].startswith("After the repair: a ")
+    assert "would" not in messages(results, "After the repair: ")[0]
