@@ -121,7 +121,7 @@ def names(
     options = options_of(task, action)
     joined = {option: name for option, value in options.items() if "}}/{{" in str(value) and (name := _made_of(value))}
     used = {**joined, **variables, **inherited}
-    places = {option: f" (the default of {variables[option]})" for option in inherited}
+    places = {option: f" (used as {variables[option]})" for option in inherited}
     if not role:
         return TaskNames(used, Names(used, places))
     shown, others = dict(used), _of_other_roles(role, action)

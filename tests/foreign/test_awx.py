@@ -193,7 +193,7 @@ def test_secrets_of_existing_objects_are_sent_on_request(awx: Awx, run: Run) -> 
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_invalid_variables(awx: Awx, run: Run, variables: dict[str, Any], message: str) -> None:
-    assert f'"msg": "{message}' in run(fails=True, **variables)
+    assert message in run(fails=True, **variables)
     assert awx.writes == []
 
 

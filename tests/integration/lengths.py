@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ SEVERAL = {
     "restored": "why the change failed, and what happened to it",
     "applied": "why the change failed, and what happened to it",
 }
+# The path of Python in a command is as long as it is.
+_INTERPRETER = re.compile(r"\S*/python[\d.]*")
 # The account is not available either.
 TWO = ("account_on_another_key",)
 # Codes of reports as errors, which name as many accounts as possible with the reasons.
@@ -30,7 +33,7 @@ def why_too_long(msg: str, facts: Mapping[str, Any]) -> str | None:
     """Why the message of an error with these values is too long; None if it is short enough."""
     if facts.get("code") in REPORTS:
         return None
-    lines = msg.splitlines()
+    lines = _INTERPRETER.sub("python", msg).splitlines()
     if len(lines) > 1 and not SEVERAL.keys() & facts.keys() and facts.get("code") not in TWO:
         return f"several lines: {msg}"
     return next((f"{len(line)} characters: {line}" for line in lines if len(line) > LONGEST), None)

@@ -44,7 +44,7 @@ def test_a_wrong_value_leads_to_the_variable_that_was_set(ansible: Ansible, serv
 
     (failed,) = run.failed
     failed.refused("resource_group_not_found")
-    remedy = "Correct cmk_resource_group (the default of cmk_vault_resource_group), or create the resource group."
+    remedy = "Correct cmk_resource_group (used as cmk_vault_resource_group), or create the resource group."
     assert (failed["variable"], failed["remedy"]) == ("cmk_resource_group", remedy)
     # Only the checks that failed, and not all evidence.
     assert len(json.dumps({k: v for k, v in failed.result.items() if k != "invocation"})) < 1200, str(failed)

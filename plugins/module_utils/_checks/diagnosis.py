@@ -28,7 +28,7 @@ from .versions import KeyVersions, VersionUser, is_key_usable, margin_ends, vers
 
 # A repair that is made only if it is asked for: the versions may have been leaked.
 OTHER_VERSIONS = "other_versions"
-_LOST = "The account cannot be recovered, only deleted (azbatch.cmk.batch_account_identity, state: absent)."
+_LOST = "The account can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
 _NEW_VERSION = "Create a new version with azbatch.cmk.rotate (cmk_key_new_version: true)."
 _RESTORE = "Restore a backup of the key. Without a backup, the account can only be deleted."
 # Batch uses wrapKey only when the key of an account is set.

@@ -19,6 +19,7 @@ from typing import TypeGuard
 from .._core.duration import instant, moment
 from .._core.errors import CmkError, Refused, numbered
 from .._core.ids import KeyIdentifier
+from .._core.summary import version_text
 from .._documents import access as access_document
 from .._documents import key as key_document
 from .._documents import vault as vault_document
@@ -195,7 +196,7 @@ def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
 def _vault_reachable(evidence: Evidence) -> Judgement:
     answer = evidence.bundle
     if is_unreachable(answer):
-        return False, str(answer), "Correct O(key_identifier), or recover the vault if it was deleted."
+        return False, answer.problem, "Correct O(key_identifier), recover a deleted vault, or check the network."
     if isinstance(evidence.vault, CmkError) and isinstance(answer, CmkError):
         return None, str(answer), ""
     return True, f"{evidence.key.vault_url} is reachable.", ""
@@ -237,9 +238,9 @@ def _key_exists(evidence: Evidence) -> Judgement:
     if evidence.bundle is None:
         if evidence.key.version:
             remedy = "Correct the version in O(key_identifier), or leave it out to follow the latest version."
-            return False, f"There is no key version {evidence.key}.", remedy
+            return False, f"The key {evidence.key.name} has no {version_text(evidence.key.version)}.", remedy
         remedy = "Create or recover it (M(azbatch.cmk.keyvault_cmk_key)), or correct O(key_identifier)."
-        return False, f"There is no key {evidence.key}.", remedy
+        return False, f"The vault {evidence.key.vault} has no key {evidence.key.name}.", remedy
     return True, f"{evidence.bundle['key']['kid']} exists.", ""
 
 

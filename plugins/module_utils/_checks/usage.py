@@ -273,14 +273,16 @@ def principals(account: Account) -> tuple[str, ...] | None:
     return principals_of(identity) if is_known else None
 
 
-def guard(users: list[str], visible: Visible, what: str, *, force: bool, until: float | None = None) -> tuple[str, ...]:
+def guard(
+    users: list[str], visible: Visible, what: str, *, force: bool, until: float | None = None, **facts: Any
+) -> tuple[str, ...]:
     """Refuse a change after which an account or a pool, also one that could not be listed, may lose its key. With
     `force`, return warnings that name the users and the scopes. `what` is the change as an infinitive. `until` is when
-    the margin of the users ends that have left the key, None if one of them uses it."""
+    the margin of the users ends that have left the key, None if one of them uses it. `facts` are ids of the change."""
     if users and not force:
-        raise _in_use(what, users, visible, until)
+        raise _in_use(what, users, visible, until, facts)
     if not force:
-        require_whole(visible, what, _FORCE)
+        require_whole(visible, what, _FORCE, **facts)
     unknown = (*pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
     if not users:
         return unknown
@@ -302,7 +304,7 @@ def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
     return (*([of_pools] if pools else []), *([of_others] if others else []))
 
 
-def require_whole(visible: Listed, what: str, otherwise: str) -> None:
+def require_whole(visible: Listed, what: str, otherwise: str, **facts: Any) -> None:
     """Refuse `what` if accounts or pools may exist that could not be listed. `otherwise` is the alternative to
     granting the right."""
     unlisted = visible["unlisted"]
@@ -315,6 +317,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
         code="users_unknown",
         unlisted=list(unlisted),
         remedy=remedy,
+        **facts,
     )
 
 
@@ -398,7 +401,7 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
     )
 
 
-def _in_use(what: str, users: list[str], visible: Visible, until: float | None) -> CmkError:
+def _in_use(what: str, users: list[str], visible: Visible, until: float | None, facts: Mapping[str, Any]) -> CmkError:
     names, unlisted = some_text([user_text(one) for one in users], 2), visible["unlisted"]
     more = "".join(f"\n{one}" for one in pools_unknown(users, visible))
     if unlisted:
@@ -419,4 +422,5 @@ def _in_use(what: str, users: list[str], visible: Visible, until: float | None) 
         resources=others,
         unlisted=list(unlisted),
         remedy=remedy,
+        **facts,
     )

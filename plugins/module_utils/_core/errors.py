@@ -157,6 +157,11 @@ class CmkError(Exception):
         return {"msg": shortened(self.msg, self.facts), "code": self.code, **scope, **self.facts}
 
     @property
+    def problem(self) -> str:
+        """The message without the remedy at its end, for an error that has another remedy."""
+        return str(self).removesuffix(plain(self.facts.get("remedy", ""))).rstrip()
+
+    @property
     def texts(self) -> dict[str, Any]:
         """The facts with the texts of others, for an error whose reason this error is."""
         return {name: self.facts[name] for name in ("azure", "details") if name in self.facts}

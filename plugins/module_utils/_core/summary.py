@@ -45,6 +45,12 @@ _TYPES = {
     "microsoft.storage/storageaccounts": "storage account",
     "microsoft.synapse/workspaces": "Synapse workspace",
 }
+# The names of further types, at which rights are assigned.
+_SCOPES = {
+    "microsoft.keyvault/vaults": "key vault",
+    "microsoft.keyvault/vaults/keys": "key",
+    "microsoft.managedidentity/userassignedidentities": "identity",
+}
 
 # What a summary says has been done, and what a prediction says would be done.
 _WOULD = {
@@ -142,7 +148,7 @@ def scope_text(scope: str) -> str:
         return scope
     if "providers" in scope.lower().split("/"):
         kind, name = type_of(scope), parts[-1]
-        known = {**_TYPES, "microsoft.keyvault/vaults": "key vault"}.get(kind, kind.rpartition("/")[2])
+        known = {**_TYPES, **_SCOPES}.get(kind, kind.rpartition("/")[2])
         return f"the {known} {name}"
     return f"the {'resource group' if len(parts) > 2 else 'subscription'} {parts[-1]}"
 

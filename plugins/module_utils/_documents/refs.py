@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from .._core.docs import Member, Ref
 from .._core.ids import KeyIdentifier, UserAssignedId, place_of, read_key_identifier, type_of
+from .._core.summary import scope_text
 from .access import Permission, RoleAssignment, RoleDefinition, encryption_users
 from .account import UNDER_WAY, Account
 from .identity import ManagedIdentity
@@ -265,13 +266,13 @@ def permissions_at(scope: str) -> Ref[list[Permission]]:
     Source: the REST reference for resource groups and resources; for subscriptions, the article "Authorize with
     Resource Manager's API"."""
     path = f"{scope}/providers/Microsoft.Authorization/permissions"
-    return Ref("permissions", path, f"read the caller's permissions at {scope}", is_list=True)
+    return Ref("permissions", path, f"read the caller's permissions at {scope_text(scope)}", is_list=True)
 
 
 def assignments_at(scope: str) -> Ref[list[RoleAssignment]]:
     """The role assignments of all principals that apply to the scope. Assignments of a group are listed only for the
     group."""
-    what, keyed = f"list the role assignments on {scope}", _holder_of
+    what, keyed = f"list the role assignments on {scope_text(scope)}", _holder_of
     return Ref("access", f"{scope}/{_ASSIGNMENTS}", what, "atScope()", is_list=True, keyed=keyed)
 
 

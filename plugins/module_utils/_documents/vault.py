@@ -189,12 +189,11 @@ def required(vault: Vault | None, name: str, group: str | None, identifier: str 
             else f"O({option}) or O(subscription_id)"
         )
         raise NotFound(
-            f"The key vault {name} was not found. Create it with M(azbatch.cmk.keyvault_cmk_vault), or correct "
-            f"{options}.",
+            f"There is no key vault {name}. Create it, or correct {options}.",
             code="vault_not_found",
             option=option,
             value=identifier or name,
-            remedy=f"Create the vault, or correct {options}.",
+            remedy=f"Create it, or correct {options}.",
         )
     return vault
 

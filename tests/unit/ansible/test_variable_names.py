@@ -117,8 +117,8 @@ def test_a_message_of_a_role_shows_variables(marked: str, in_role: str, in_task:
     ("group", "shown"),
     [
         ("rg-vault", "cmk_vault_resource_group"),
-        ("{{ cmk_resource_group }}", "cmk_resource_group (the default of cmk_vault_resource_group)"),
-        ("", "cmk_resource_group (the default of cmk_vault_resource_group)"),
+        ("{{ cmk_resource_group }}", "cmk_resource_group (used as cmk_vault_resource_group)"),
+        ("", "cmk_resource_group (used as cmk_vault_resource_group)"),
     ],
 )
 def test_a_variable_that_has_its_default_shows_the_other_variable(group: str, shown: str) -> None:

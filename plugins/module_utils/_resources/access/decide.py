@@ -242,7 +242,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
         raise _not_redundant_yet(holder.scope, using, redundant_at)
     if until is not None and not using:
         raise usage.recently_used(what, list(recent), until, principal_id=holder.principal)
-    warnings = usage.guard(using, visible, what, force=goal.force)
+    warnings = usage.guard(using, visible, what, force=goal.force, principal_id=holder.principal)
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
         warnings += usage.cut_short(f"the access of {holder.principal}", within)
@@ -328,7 +328,7 @@ def still_unused(docs: Docs, goal: AccessGoal, facts: Facts, known: Collection[s
     # An account that was changed meanwhile may have used the access.
     using = [*dict.fromkeys([*using, *recent])]
     what = f"keep the access of {holder.principal} to {goal.vault} revoked"
-    warnings = usage.guard(using, visible, what, force=goal.force, until=until)
+    warnings = usage.guard(using, visible, what, force=goal.force, until=until, principal_id=holder.principal)
     return replace(change, warnings=(*warnings, *change.warnings))
 
 
