@@ -222,7 +222,7 @@ class InProcessAction(ActionBase):
         journal = Journal(RunFiles(constants.DEFAULT_LOCAL_TMP), SentWrites())  # type: ignore[attr-defined]
         try:
             ran = self._execute(task_vars, **{JOURNAL: journal.handed_over()})
-            journal.merge(ran.pop(JOURNAL, {"notes": {}}))
+            journal.merge(ran.pop(JOURNAL, {}))
         finally:
             journal.mark()
         return ran

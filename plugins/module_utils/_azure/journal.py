@@ -168,7 +168,7 @@ class Journal:
         return {"run": self._files.run, "notes": {name: now - at for name, at in self._notes().items()}}
 
     def merge(self, handed: Mapping[str, Any]) -> None:
-        """Add the notes that were handed over."""
+        """Add the notes that were handed over, none by a task that has failed before it signed in."""
         now = time.monotonic()
-        for name, age in handed["notes"].items():
+        for name, age in handed.get("notes", {}).items():
             self.note(name, now - age)
