@@ -161,10 +161,9 @@ def _gap(docs: Docs, subscription: str, listed: list[Account] | CmkError, after:
         return not_listed(scope, listed.reported, READ_ACCOUNTS if isinstance(listed, Denied) else None)
     permissions = docs.after(after).known(refs.permissions_at(scope))
     if isinstance(permissions, CmkError):
-        return not_listed(scope, f"The list may be incomplete. {permissions.reported}", READ_ACCOUNTS)
+        return not_listed(scope, permissions.reported, READ_ACCOUNTS)
     if not allows(permissions or (), READ_ACCOUNTS):
-        lacks = f"The list may be incomplete, because the caller lacks {READ_ACCOUNTS} at this scope."
-        return not_listed(scope, lacks, READ_ACCOUNTS)
+        return not_listed(scope, f"The caller lacks {READ_ACCOUNTS} at this scope.", READ_ACCOUNTS)
     return None
 
 
