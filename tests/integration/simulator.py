@@ -527,6 +527,8 @@ class Simulation:
             moved = any(one.is_own_change and one.by != "tool" and not one.is_usable for one in during)
             if not was or name not in after or by_tool or (self._has_hidden_change and moved):
                 continue
+            if self._is_pinned_late(during):
+                continue
             own, whole = after[name]
             if own and any(event.what == "killed" for event in play.events) and _is_visited(during):
                 continue
@@ -536,6 +538,12 @@ class Simulation:
         if self._broken:
             raise Failed(f"1. {self._broken[0]}")
         self._require_others_untouched()
+
+    def _is_pinned_late(self, during: list[Moment]) -> bool:
+        """Whether another tool has pinned the account to a version that a run disabled before reads showed that."""
+        own = [one for one in during if one.is_own_change]
+        taken = [one for one in during if not one.is_usable and not one.is_own_change]
+        return bool(own and taken) and own[-1].by == "tool" and taken[0].at - own[-1].at < self._lag
 
     def _require_others_untouched(self) -> None:
         """The vault has the access policy and the tag that another user has set, unless the vault was deleted."""
@@ -802,14 +810,19 @@ class Simulation:
         # Reads may not show yet that others have taken the key away. If the task has not moved the account, it may use
         # what the run has read a moment ago.
         window = self._lag if any(at >= host.began for at in own) else max(self._lag, CACHED)
-        is_hidden = window and any(at >= host.began - window for by, at in self._changed_by.items() if by != run)
-        if state.get("available") is True and not (
-            is_hidden or any(one.is_usable or self._is_cut_short(one) for one in possible)
-        ):
-            raise Failed(f"{where}: the account cannot use its key")
-        if state.get("available") is True and not (is_hidden or is_now or any(one.is_available for one in possible)):
-            raise Failed(f"{where}: the account is not available")
-        if state.get("available") is False and is_now and all(one.is_usable and one.is_available for one in possible):
+        changes = [at for by, at in self._changed_by.items() if by != run]
+        is_hidden = window and any(at >= host.began - window for at in changes)
+        # A run that reads nothing new does not know that the user's shorter margin has cost the account its key.
+        is_cut_short = any(self._is_cut_short(one) for one in possible)
+        if state.get("available") is True and not (is_hidden or is_cut_short):
+            if not any(one.is_usable for one in possible):
+                raise Failed(f"{where}: the account cannot use its key")
+            if not is_now and not any(one.is_available for one in possible):
+                raise Failed(f"{where}: the account is not available")
+        # Reads may not find yet a version that others have just created.
+        is_late = self._lag and any(at >= host.began - self._lag for at in changes)
+        is_available = is_now and all(one.is_usable and one.is_available for one in possible)
+        if state.get("available") is False and is_available and not is_late:
             raise Failed(f"{where}: the account is available")
 
     # Check mode and convergence

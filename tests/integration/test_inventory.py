@@ -105,7 +105,7 @@ class Inventory:
     def refused(self, *words: str, **options: Any) -> Listing:
         """Check that the inventory could not be parsed, and that the message has these words."""
         listing = self.inventory(**options)
-        assert "Completely failed to parse" in listing.warned
+        assert "Completely failed to parse" in listing.warned, listing.warned
         assert all(word in listing.warned for word in words), listing.warned
         return listing
 
@@ -358,7 +358,7 @@ def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) ->
         "SubscriptionNotFound",
     ):
         assert word in listing.warned
-    source(ansible, subscriptions=[unknown]).refused("SubscriptionNotFound", "docs/errors.md#subscription_not_found")
+    source(ansible, subscriptions=[unknown]).refused("SubscriptionNotFound", "errors.md#subscription_not_found")
 
 
 def test_listing_that_fails(ansible: Ansible, service: Service) -> None:

@@ -402,7 +402,9 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
 
 
 def _in_use(what: str, users: list[str], visible: Visible, until: float | None, facts: Mapping[str, Any]) -> CmkError:
-    names, unlisted = some_text([user_text(one) for one in users], 2), visible["unlisted"]
+    unlisted, kinds = visible["unlisted"], len(set(map(type_of, users)))
+    # One line holds two names, or the numbers of two kinds.
+    names = some_text([user_text(user) for user in users], 1 if kinds == 2 < len(users) else 2)
     more = "".join(f"\n{one}" for one in pools_unknown(users, visible))
     if unlisted:
         more += f"\nThere may be more in {some_text([scope_text(one['scope']) for one in unlisted])}."
@@ -412,7 +414,7 @@ def _in_use(what: str, users: list[str], visible: Visible, until: float | None, 
     remedy = f"Give {'it' if len(users) == 1 else 'them'} another key first{with_role}, or set O(force=true)."
     if until is not None:
         why, remedy = "may still need it", f"Run the task again after {instant(until)}."
-    numbers = counted(users) if len(set(map(type_of, users))) < _MOST_NAMES else f"{len(users)} resources"
+    numbers = counted(users) if kinds < 3 else f"{len(users)} resources"
     return Refused(
         f"Refused to {what}: {numbers} {why} ({names}). {remedy}{more}",
         code="in_use",

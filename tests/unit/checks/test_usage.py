@@ -305,5 +305,5 @@ def test_guard_reports_pools_and_accounts() -> None:
 
     assert refused.value.facts["accounts"] == [PINNED_OLD["id"], UNKNOWN["id"]]
     assert refused.value.facts["pools"] == [ON_OLD["id"]]
-    assert ": 2 Batch accounts and 1 pool use it (pinnedold, unavailable and 1 more)." in str(refused.value)
+    assert ": 2 Batch accounts and 1 pool use it (pinnedold and 2 more)." in str(refused.value)
     assert "are not known, and may be any: unavailable." in str(refused.value)
