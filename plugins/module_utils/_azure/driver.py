@@ -244,13 +244,11 @@ class Driver:
                 return solved(error=error)
             except Doubt:
                 phase = replace(phase, checks=max(phase.asked_at, began - _RECENT_SECONDS))
-                continue
             except Need as need:
-                wanted = need.wanted
-            if len(wanted) == 1:
-                serve(wanted[0])
-            else:
-                map_concurrent(serve, wanted)
+                if len(need.wanted) == 1:
+                    serve(need.wanted[0])
+                else:
+                    map_concurrent(serve, need.wanted)
 
     def get(self, ref: Ref[T], fresh: Freshness = MaxAge.OWN) -> T | None:
         """The document; None if it is missing."""
