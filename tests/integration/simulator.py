@@ -38,7 +38,7 @@ from operators import ACCOUNTS, FIRST_KEY, RBAC_VAULT, WAIT, World
 from others import INCIDENTS, STRANGER, Others, uses
 from predictions import Played, assert_came_true
 from scheduler import current_run, unscheduled, wait_until
-from sequences import DAY, OWNER, TOGETHER, WAVES, Play, Run, Sequence, Task, Tool, Wait
+from sequences import DAY, FREE, OWNER, TOGETHER, WAVES, Play, Run, Sequence, Task, Tool, Wait
 from service import GROUP, LOCATION, Service
 
 from azure_sandbox.batch.account import AVAILABLE, Account
@@ -313,12 +313,12 @@ class Simulation:
         by = run or "tool"
         before = {name: moments[-1] for name, moments in self._history.items()}
         self._look(by, url)
-        earlier, self._changed_by = self._changed_by, {**self._changed_by, by.partition(".")[0]: self._azure.now}
+        earlier, self._changed_by = self._changed_by, {**self._changed_by, by: self._azure.now}
         if run is None:
             return
         host = self._hosts[run]
         host.writes += 1
-        others = [at for one, at in earlier.items() if one != run.partition(".")[0]]
+        others = [at for one, at in earlier.items() if one.partition(".")[0] != run.partition(".")[0]]
         if all(at < host.began - self._lag for at in others):
             for name, states in self._history.items():
                 was, has = before.get(name), states[-1]
@@ -390,7 +390,7 @@ class Simulation:
             made_at = states[0].at
         return made_at is not None and self._azure.now < made_at + self._list_lag
 
-    # When each run, and other tools, have last changed something.
+    # When each host of a run, and other tools, have last changed something.
     _changed_by: dict[str, float]
     _broken: list[str]
     _made: dict[tuple[str, str], int]
@@ -810,7 +810,9 @@ class Simulation:
         # Reads may not show yet that others have taken the key away. If the task has not moved the account, it may use
         # what the run has read a moment ago.
         window = self._lag if any(at >= host.began for at in own) else max(self._lag, CACHED)
-        changes = [at for by, at in self._changed_by.items() if by != run]
+        # With the strategy free, other hosts of the run work at the same time.
+        by_itself = host.name if host.run.strategy == FREE else f"{run}."
+        changes = [at for by, at in self._changed_by.items() if not by.startswith(by_itself)]
         is_hidden = window and any(at >= host.began - window for at in changes)
         # A run that reads nothing new does not know that the user's shorter margin has cost the account its key.
         is_cut_short = any(self._is_cut_short(one) for one in possible)

@@ -375,7 +375,7 @@ OPEN_PERIMETER = "Allow Batch there, by a user-assigned identity, or take the va
 ONLY_ADDRESSES = (
     "The vault's firewall blocks trusted Microsoft services, but allows IP addresses that may be those of Batch."
 )
-LET_SERVICES_IN = "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
+LET_SERVICES_IN = "Allow trusted Microsoft services (networkAcls.bypass: AzureServices)."
 
 
 def _network_open(vault: Vault, _evidence: Evidence) -> Judgement:

@@ -284,7 +284,8 @@ def assignments_of(scope: str, principal: str) -> Ref[list[RoleAssignment]]:
         return encryption_users(found) or None
 
     member = Member(assignments_at(scope), principal.lower(), LISTED_FROM, pick)
-    what, filter = f"list the role assignments of {principal} on {scope}", f"atScope() and assignedTo('{principal}')"
+    what = f"list the role assignments of {principal} on {scope_text(scope)}"
+    filter = f"atScope() and assignedTo('{principal}')"
     return Ref("access", f"{scope}/{_ASSIGNMENTS}", what, filter, is_list=True, member=member)
 
 
