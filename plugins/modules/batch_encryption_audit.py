@@ -32,8 +32,7 @@ options:
       - Without this option, and in check mode, no report is written.
     type: path
   name:
-    description: File name of the reports, without the extensions V(.json), V(.csv), V(.junit.xml), V(.sarif) and
-      V(.html).
+    description: File name of the reports, without extensions such as V(.json) and V(.junit.xml).
     type: str
     default: cmk-audit
   formats:
@@ -42,15 +41,21 @@ options:
       - V(json) contains all data, in the schema C(docs/audit.schema.json). V(csv) has a row for each account.
       - V(junit) is for pipelines, and V(sarif) for code scanning. V(html) is a human-readable page that needs no
         network.
+      - V(evidence) is a page for auditors. It names for requirements of PCI DSS, ISO/IEC 27001 and NIST SP 800-57 what
+        the data prove and what they cannot, with the owner, the versions and the users of each key. Beside it, the file
+        with the extension C(.sha256) has the checksums of all reports.
     type: list
     elements: str
-    choices: [json, csv, junit, sarif, html]
+    choices: [json, csv, junit, sarif, html, evidence]
     default: [json, csv, junit, sarif, html]
   compare_with:
     description:
       - An earlier report in JSON. The module reports the changes since that report. The earlier report may be the file
         that this task replaces.
       - If the file does not exist, the module returns a warning.
+    type: path
+  drill_folder:
+    description: Folder with the reports of drills, whose last results the reports then have. Other files are ignored.
     type: path
   vault_used_by:
     description:
@@ -146,6 +151,13 @@ EXAMPLES = r"""
     folder: reports
     name: weekly
     formats: [json, sarif]
+
+- name: Write evidence for auditors
+  azbatch.cmk.batch_encryption_audit:
+    max_version_age: P365D
+    folder: reports
+    formats: [json, html, evidence]
+    drill_folder: cmk-drill
 
 - name: Report on one account, with the disk encryption of its pools
   azbatch.cmk.batch_encryption_audit:
@@ -314,8 +326,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **VAULT_USERS,
     "folder": {"type": "path"},
     "name": {"type": "str", "default": "cmk-audit"},
-    "formats": {"type": "list", "elements": "str", "choices": list(files.FORMATS), "default": list(files.FORMATS)},
+    "formats": {"type": "list", "elements": "str", "choices": list(files.FORMATS), "default": list(files.USUAL)},
     "compare_with": {"type": "path"},
+    "drill_folder": {"type": "path"},
     "return_accounts": {"type": "bool", "default": False},
     "fail_on": {"type": "str", "choices": [*SEVERITIES, "never"], "default": "never"},
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -260,6 +261,32 @@ def test_all_formats_have_the_same_content(ansible: Ansible, service: Service) -
     assert sarif["runs"][0]["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == "access_missing"
     assert "account1" in (folder / "cmk-audit.html").read_text()
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def test_evidence_has_checksums_and_the_last_drill(runner: OneProcess, service: Service, tmp_path: Path) -> None:
+    _principal, first = service.on_key()
+    second = service.make_key().id
+    service.point(second)
+    for day, passed in ((1, False), (2, True)):
+        drill = {"account_id": service.account_id("account1"), "kind": "disable_key", "passed": passed}
+        times = {"started_at": f"2026-06-0{day}T12:00:00Z", "seconds_until_refused": 60, "seconds_until_recovered": 600}
+        (tmp_path / f"drill{day}.json").write_text(json.dumps({**drill, **times}))
+    folder = tmp_path / "audit"
+    options = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json", "evidence"]}
+
+    found = done(runner.role("audit", {**options, "cmk_drill_folder": str(tmp_path)}))
+
+    read = json.loads((folder / "cmk-audit.json").read_text())
+    jsonschema.validate(read, json.loads(SCHEMA.read_text()))
+    [key] = read["keys"]
+    states = [(one["version"], one["state"]) for one in key["versions"]]
+    assert states == [(second[-32:], "active"), (first[-32:], "deactivated")]
+    assert key["versions"][1]["replaced_on"] == key["versions"][0]["created_on"]
+    assert [one["passed"] for one in read["drills"]] == [True]
+    subprocess.run(["sha256sum", "--check", "--strict", Path(found["files"]["checksums"]).name], cwd=folder, check=True)
+    assert (folder / "cmk-audit.sha256").read_text().count("\n") == 2
+    other = done(runner.another().role("audit", {**options, "cmk_drill_folder": str(folder)}))
+    assert any("has no report of a drill" in one for one in other["warnings"])
 
 
 @pytest.mark.slow

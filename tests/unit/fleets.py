@@ -58,12 +58,13 @@ def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
         "identities": {},
         "changed_at": {},
         "pools": {},
-        "other_users": {"myvault": {"resources": [], "unknown": None}},
         "subscription_names": {SUBSCRIPTION: "Research"},
         "tenant_id": TENANT,
         "now": NOW,
         **others,
     }
+    unused = {name.split("/")[2].partition(".")[0]: {"resources": [], "unknown": None} for name in read["keys"]}
+    read = {"other_users": unused, **read}
     return {"named": {f"{KEY}/{OLD}": old, f"{KEY}/{NEW}": read["keys"][KEY]["newest"]}, **read}
 
 
@@ -75,7 +76,7 @@ def on(version: str | None = NEW, name: str = "mybatch", **more: Any) -> dict[st
 def report(*accounts: Mapping[str, Any], by: Mapping[str, Any] | None = None, **others: Any) -> dict[str, Any]:
     """A report. `by` has the options of the audit's policy."""
     given = asked(**(by or {}))
-    return {**whole(seen(*accounts, **others), parsed(given), given), "comparison": None}
+    return {**whole(seen(*accounts, **others), parsed(given), given), "comparison": None, "drills": None}
 
 
 def found(one: Mapping[str, Any]) -> list[str]:

@@ -13,12 +13,13 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .._checks.usage import not_listed
 from .._core.errors import InvalidOption, Refused
 from .._core.outcome import Outcome
-from . import comparison, files
+from . import comparison, drill_page, files
 from .options import POLICY, SCOPE, scope
 from .policy import Policy, policy
 from .report import FORMAT, at_least, not_read, unseen, whole
@@ -41,7 +42,10 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     folder = files.prepared(params["folder"]) if params["folder"] and writes else None
     report = whole(cloud.fleet(where), rules, asked)
     report["comparison"] = comparison.compared(previous, report) if previous else None
+    report["drills"] = _last_drills(report, params["drill_folder"])
     written = files.write(report, folder, name, params["formats"]) if folder else {}
+    if folder and "evidence" in written:
+        written["checksums"] = files.write_checksums(written.values(), folder, name)
     may_fail = params["fail_on"] != "never"
     grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
     hidden = unseen(report)
@@ -53,6 +57,15 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
         result = {**returned, **({"warnings": list(warnings)} if warnings else {})}
         raise _failed(report, grave, hidden, params["fail_on"], result)
     return Outcome(False, {}, {}, warnings, returned)
+
+
+def _last_drills(report: Mapping[str, Any], folder: str | None) -> list[dict[str, Any]] | None:
+    """The last drill of each account of the report; None without a folder."""
+    if not folder:
+        return None
+    accounts = {one["id"].lower() for one in report["accounts"]}
+    last = {one["account_id"].lower(): dict(one) for one in drill_page.reports(Path(folder).expanduser())}
+    return [one for name, one in last.items() if name in accounts]
 
 
 def summary(counts: Mapping[str, Any], unread: str) -> str:
@@ -169,6 +182,8 @@ def _warnings(
         yield "The caller can read no Batch account in this scope."
     if params["compare_with"] and previous is None:
         yield f"The earlier report {params['compare_with']} does not exist, so no changes are reported."
+    if params["drill_folder"] and not report["drills"]:
+        yield f"O(drill_folder) {params['drill_folder']} has no report of a drill of these accounts."
     if previous:
         for name in SCOPE:
             now, before = report["options"][name], previous["options"].get(name)

@@ -22,6 +22,8 @@ from .page_text import cards, length, prose
 
 # What the playbook writes: the module's `drill`, and `summary`, `job` and `user`.
 Report = Mapping[str, Any]
+# What makes a file a report.
+_FIELDS = {"account_id", "kind", "started_at", "passed", "seconds_until_refused", "seconds_until_recovered"}
 # The maximum number of drills in the trend.
 _MOST = 12
 _NOT_SEEN = "not seen"
@@ -61,17 +63,21 @@ def as_page(report: Report, earlier: Sequence[Report] = ()) -> str:
 
 def earlier(report: Report, folder: Path) -> list[Report]:
     """The reports of earlier drills of the account in the folder, the earliest first. Other files are left out."""
+    found = (one for one in reports(folder) if one["account_id"] == report["account_id"])
+    return [one for one in found if one["started_at"] < report["started_at"]]
+
+
+def reports(folder: Path) -> list[Report]:
+    """The reports of drills in the folder, the earliest first. Other files are left out."""
     found = []
     for file in folder.glob("*.json"):
         try:
             read = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(read, dict) and report.keys() <= read.keys() and read["account_id"] == report["account_id"]:
+        if isinstance(read, dict) and read.keys() >= _FIELDS:
             found.append(read)
-    return sorted(
-        (one for one in found if one["started_at"] < report["started_at"]), key=lambda one: str(one["started_at"])
-    )
+    return sorted(found, key=lambda one: str(one["started_at"]))
 
 
 def _name(report: Report) -> str:

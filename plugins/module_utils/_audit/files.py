@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 
 from .._core.errors import CmkError, InvalidOption
 from .csv_rows import as_csv
+from .evidence_page import as_evidence
 from .junit import as_junit
 from .page import as_page
 from .sarif import as_sarif
@@ -37,7 +39,10 @@ FORMATS: Formats = {
     "junit": (".junit.xml", as_junit),
     "sarif": (".sarif", as_sarif),
     "html": (".html", as_page),
+    "evidence": (".evidence.html", as_evidence),
 }
+# What is written if no format is named.
+USUAL = ("json", "csv", "junit", "sarif", "html")
 
 
 def prepared(folder: str) -> Path:
@@ -59,13 +64,23 @@ def write(
     paths = {}
     for one in formats:
         suffix, text_of = (known or FORMATS)[one]
-        path = folder / f"{name}{suffix}"
-        try:
-            _replace(path, text_of(report))
-        except OSError as error:
-            raise _not_written(path, error) from error
-        paths[one] = str(path)
+        paths[one] = _written(folder / f"{name}{suffix}", text_of(report))
     return paths
+
+
+def write_checksums(paths: Iterable[str], folder: Path, name: str) -> str:
+    """Write the SHA-256 of the files in the folder, in the form of `sha256sum --check`. Returns the path."""
+    files = [Path(path) for path in paths]
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    return _written(folder / f"{name}.sha256", "".join(lines))
+
+
+def _written(path: Path, text: str) -> str:
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    return str(path)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ from .._core.summary import and_text, some_text
 from .assessment import FleetData, assessed
 from .causes import causes
 from .findings import STATES, with_findings
+from .key_records import keys
 from .policy import Policy
 from .rules import RULES, SEVERITIES, is_at_least
 
@@ -43,6 +44,7 @@ def whole(fleet: FleetData, policy: Policy, options: Mapping[str, Any]) -> dict[
         "rules": _rules(accounts),
         "causes": causes(accounts),
         "accounts": accounts,
+        "keys": keys(fleet, accounts),
         "vaults": [{"vault_name": name, **of} for name, of in fleet["other_users"].items()],
         "unused_exceptions": _unused(accounts, policy),
     }
@@ -105,13 +107,13 @@ def _summary(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     opened = [one for account in accounts for one in open_findings(account)]
     states = Counter(account["state"] for account in accounts)
     severities = Counter(one["severity"] for one in opened)
-    keys = {(account["vault_name"], account["key_name"].casefold()) for account in accounts if account["key_name"]}
+    used = {(account["vault_name"], account["key_name"].casefold()) for account in accounts if account["key_name"]}
     return {
         "accounts": len(accounts),
         "on_customer_managed_key": sum(1 for account in accounts if account["key_identifier"]),
         "following": sum(1 for account in accounts if account["follows_latest"]),
         "vaults": len({account["vault_name"] for account in accounts} - {None}),
-        "keys": len(keys),
+        "keys": len(used),
         "states": {state: states[state] for state in STATES},
         "severities": {severity: severities[severity] for severity in SEVERITIES},
         "findings": dict(sorted(Counter(one["id"] for one in opened).items(), key=_by_severity)),

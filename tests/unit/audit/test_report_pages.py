@@ -17,11 +17,16 @@ import browser
 import fleets
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from documents import KEY, NEW, OLD, account_id
+from documents import DAY, KEY, NEW, NOW, OLD, account_id, key, listed
 from playwright.sync_api import Browser, Page, expect
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit import drill_page, page, users_page
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import (
+    drill_page,
+    evidence_page,
+    page,
+    users_page,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.drill import Drill
 
@@ -111,7 +116,18 @@ def page_of_drill() -> str:
     return drill_page.as_page(drill(replace(DRILL, key=KEY.replace("batch", LONG_KEY)), job=4711), [drill(lost)])
 
 
-PAGES = pytest.mark.parametrize("html", [audit_page, page_of_users, page_of_drill], ids=["audit", "users", "drill"])
+def page_of_evidence() -> str:
+    report = fleets.many(250)
+    report["keys"][0].update(key_name=LONG_KEY, owner="o" * 256)
+    report["unlisted"] = [{"scope": f"/subscriptions/{'x' * 200}", "reason": "y" * 200, "action": None}]
+    return evidence_page.as_evidence({**report, "drills": [drill()]})
+
+
+PAGES = pytest.mark.parametrize(
+    "html",
+    [audit_page, page_of_users, page_of_drill, page_of_evidence],
+    ids=["audit", "users", "drill", "evidence"],
+)
 
 
 def opened(view: browser.View, html: str, tmp_path: Path) -> Page:
@@ -323,3 +339,29 @@ def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, html: Call
     assert shown.evaluate("window.executed") is None
     assert shown.locator("img").count() == 0
     assert MARKUP in shown.locator("body").inner_text()
+
+
+# The evidence
+
+
+def test_what_the_data_of_a_key_prove(view: browser.View, tmp_path: Path) -> None:
+    versions = [listed(key(NEW, tags={"Owner": "team-a"})), listed(key(OLD, created=NOW - 100 * DAY, enabled=False))]
+    newest = key(NEW, tags={"Owner": f"team{MARKUP}"})
+    of_key = {"newest": newest, "versions": versions, "policy": Denied("You may not."), "deleted": None}
+    report = fleets.report(fleets.on(), by={"max_version_age": "P365D"}, keys={KEY: of_key})
+
+    shown = opened(view, evidence_page.as_evidence({**report, "drills": [drill()]}), tmp_path)
+
+    expect(shown.get_by_role("definition").filter(has_text="team")).to_have_text(f"team{MARKUP}")
+    expect(shown.locator("dd").filter(has_text="P365D")).to_have_count(1)
+    expect(shown.locator(".warning")).to_contain_text("rotation_policy: You may not.")
+    rows = shown.get_by_role("table").filter(has_text="Pinned to it").locator("tbody tr")
+    expect(rows.locator(".mark")).to_have_text(["active", "suspended"])
+    for name, text in (
+        ("PCI DSS 4.0.1, 3.7.4", "Accounts beyond it: 0. Keys that Key Vault rotates: 0; not known of 1 key."),
+        ("PCI DSS 4.0.1, 3.7.5", "Replaced versions: 1; disabled: 1."),
+        ("NIST SP 800-57 Part 1", "pre-activation 0, active 1, suspended 1, deactivated 0."),
+    ):
+        expect(shown.get_by_role("row", name=name)).to_contain_text(text)
+    expect(shown.get_by_text("Last drill: mybatch")).to_contain_text("passed, recovered after")
+    assert view.complaints == []
