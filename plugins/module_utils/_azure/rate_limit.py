@@ -139,10 +139,10 @@ class Buckets:
 @dataclass(frozen=True)
 class Patience:
     """The maximum time in seconds that a task waits for the next request, and the function that shows the wait
-    (Session.show)."""
+    (Session.notify)."""
 
     wait_timeout: float
-    show: Callable[[str, str], None]
+    show: Callable[[str], None]
     # Whether the task may have changed something.
     may_have_changed: Callable[[], bool] = lambda: False
 
@@ -155,7 +155,7 @@ class Patience:
             raise _throttled(waited + seconds, self.wait_timeout, reason)
         if seconds > _NOTIFIED_SECONDS or waited <= _NOTIFIED_SECONDS < waited + seconds:
             so_far = f" ({waited:.0f} s so far)" if waited else ""
-            self.show(f"Waiting {seconds:.0f} s before the next request{so_far}", f": {reason}")
+            self.show(f"Waiting {seconds:.0f} s before the next request{so_far}: {reason}")
 
 
 def transport(patience: Patience) -> Any:

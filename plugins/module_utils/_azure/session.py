@@ -23,6 +23,8 @@ from .journal import Journal
 from .run_store import RunFiles
 
 _LONGEST_PAUSE = 30
+# Most waits are shorter, and show nothing.
+_SHOWN_AFTER = 10
 
 
 def silent(message: str) -> None:
@@ -59,8 +61,6 @@ class Session:
         # In check mode, predicts that the operations which a task waits for are complete.
         self.complete_operations: Callable[[], None] = lambda: None
         self.notify = notify
-        # What this session notes for itself.
-        self._own = RunFiles(None)
         # Warnings of the task's writes.
         self.warnings: list[str] = []
         self.sent = SentWrites()
@@ -160,20 +160,8 @@ class Session:
     def _patience(self) -> rate_limit.Patience:
         # In check mode, nothing has to be confirmed or rolled back.
         return rate_limit.Patience(
-            self.wait_timeout, self.show, lambda: not self.predicts and self.sent.may_have_changed
+            self.wait_timeout, self.notify, lambda: not self.predicts and self.sent.may_have_changed
         )
-
-    def show(self, line: str, reason: str = "") -> None:
-        """Show a line about a wait. `reason` is its end, which further lines of the task do not repeat, not even those
-        of the other hosts that run the task at the same time."""
-        self.notify(f"{line}{reason}" if reason and self._is_new(reason) else line)
-
-    def _is_new(self, reason: str) -> bool:
-        files, name = self._shared if self._task else self._own, ("reason of a wait", self._task or "", reason)
-        with files.locked(*name):
-            is_new = files.load(*name) is None
-            files.store(True, *name)
-        return is_new
 
     @cached_property
     def fingerprint(self) -> str:
@@ -200,19 +188,20 @@ class Session:
             if self.predicts:
                 self.complete_operations()
                 return ask()
-            # After SIGINT, ansible-playbook no longer reads the lines of its workers.
-            with suppress(OSError):
-                elapsed, total = time.monotonic() - began, deadline - began
-                self.show(f"Waiting for {waiting_for} ({elapsed:.0f} of {total:.0f} s)", _reason(complaint))
+            elapsed, total = time.monotonic() - began, deadline - began
+            if elapsed >= _SHOWN_AFTER:
+                # After SIGINT, ansible-playbook no longer reads the lines of its workers.
+                with suppress(OSError):
+                    self.notify(f"Waiting for {waiting_for} ({elapsed:.0f} of {total:.0f} s){_reason(complaint)}")
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
 
 
 def _reason(complaint: CmkError) -> str:
-    """The reason of the wait as the end of a line: Azure's message, or that of an Unavailable error. Other messages
+    """The reason of the wait as the end of a line: Azure's code, or the message of an Unavailable error. Other messages
     describe the end of the wait."""
     azure = complaint.facts.get("azure")
     if azure:
-        return f". Azure reports: ({azure['code']}) {azure['message']}"
-    return f". {complaint.reported}" if isinstance(complaint, Unavailable) else ""
+        return f": {azure['code']}"
+    return f": {complaint.msg}" if isinstance(complaint, Unavailable) else ""

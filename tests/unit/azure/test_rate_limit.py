@@ -129,7 +129,7 @@ class Paced:
         self.buckets = Buckets(RunFiles(None), "me")
         self.sent = SentWrites()
         session = Session({"wait_timeout": wait_timeout}, notify=self.lines.append)
-        patience = Patience(wait_timeout, session.show, lambda: self.sent.may_have_changed)
+        patience = Patience(wait_timeout, session.notify, lambda: self.sent.may_have_changed)
         self._policy = rate_limit.policy(self.buckets, patience, self.sent)
         self._policy.next = self.azure
 
@@ -262,12 +262,12 @@ def test_a_credential_sleeps_between_its_tries(seconds: float, expected: int, mo
     slept: list[float] = []
     lines: list[str] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    rate_limit.transport(Patience(30, lambda line, _reason: lines.append(line))).sleep(seconds)
+    rate_limit.transport(Patience(30, lines.append)).sleep(seconds)
 
     assert slept == [seconds]
     assert len(lines) == expected
     with pytest.raises(Unavailable):
-        rate_limit.transport(Patience(30, lambda _line, _reason: None)).sleep(31)
+        rate_limit.transport(Patience(30, lambda _line: None)).sleep(31)
     assert slept == [seconds]
 
 
